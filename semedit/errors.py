@@ -1,0 +1,62 @@
+"""Everything that semedit raises.
+
+SemeditError
+├── InvalidEditError (ValueError)          an edit, or a line of an import, is not one
+├── EditNotFoundError (KeyError)           no edit has this id
+├── EditRetiredError (ValueError)          the edit of this id is retired
+├── DuplicateEditError (ValueError)        an edit of this id exists already
+├── NothingToUndoError (ValueError)        no change is left to undo
+├── StoreError (RuntimeError)              the memory cannot be opened, read or written
+│   └── EncoderMismatchError               the memory's vectors come from another encoder
+├── InvalidQueryError (ValueError)         a query that cannot be routed
+├── UnsupportedArgumentError (TypeError)   `generate` was given what an edited row cannot honour
+└── WrapError (TypeError)                  this model cannot be wrapped
+"""
+
+
+class SemeditError(Exception):
+    """What every error of this package is."""
+
+
+class InvalidEditError(SemeditError, ValueError):
+    """An edit that cannot be taken, or a line of an import that is not one."""
+
+
+class EditNotFoundError(SemeditError, KeyError):
+    """No edit has this id."""
+
+    def __str__(self) -> str:
+        # KeyError would show the message in quotes
+        return str(self.args[0])
+
+
+class EditRetiredError(SemeditError, ValueError):
+    """The edit of this id is retired."""
+
+
+class DuplicateEditError(SemeditError, ValueError):
+    """An edit of this id exists already."""
+
+
+class NothingToUndoError(SemeditError, ValueError):
+    """No change is left to undo."""
+
+
+class StoreError(SemeditError, RuntimeError):
+    """The memory cannot be opened, read or written."""
+
+
+class EncoderMismatchError(StoreError):
+    """The memory's vectors come from another encoder."""
+
+
+class InvalidQueryError(SemeditError, ValueError):
+    """A query that cannot be routed."""
+
+
+class UnsupportedArgumentError(SemeditError, TypeError):
+    """`generate` was given what an edited row cannot honour."""
+
+
+class WrapError(SemeditError, TypeError):
+    """This model cannot be wrapped."""

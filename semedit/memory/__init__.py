@@ -1,0 +1,1 @@
+"""The edit memory: a durable log, an encoder and an index."""

@@ -1,0 +1,141 @@
+"""What an edit must be before it is taken in, and how edits are read from and written to JSON lines."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from semedit.edits import Edit
+from semedit.errors import InvalidEditError, StoreError
+from semedit.memory.store import edit_of, to_json
+
+# about what a sentence encoder reads of a text; what goes beyond would be kept and never matched
+KEY_CHARACTERS = 1_000
+TARGET_CHARACTERS = 20_000
+# what a person decides of an edit; the memory writes the rest
+EDITABLE = (
+    "prompt",
+    "target",
+    "paraphrases",
+    "negatives",
+    "namespace",
+    "valid_from",
+    "valid_until",
+    "override",
+    "source",
+    "metadata",
+)
+
+
+def check_edit(edit: Edit) -> Edit:
+    """The edit, its paraphrases and negatives as tuples.
+
+    Raises:
+        InvalidEditError: a field is not what it must be; the message names it.
+    """
+    _check_text("id", edit.id, KEY_CHARACTERS)
+    _check_text("prompt", edit.prompt, KEY_CHARACTERS)
+    _check_text("target", edit.target, TARGET_CHARACTERS)
+    _check_text("namespace", edit.namespace, KEY_CHARACTERS)
+    for name in ("paraphrases", "negatives"):
+        texts = getattr(edit, name)
+        if isinstance(texts, str) or not isinstance(texts, Sequence):
+            raise InvalidEditError(f"{name} must be a list of strings, not {texts!r}; write [{texts!r}]")
+        for text in texts:
+            _check_text(f"each of {name}", text, KEY_CHARACTERS)
+    for name in ("valid_from", "valid_until"):
+        time = getattr(edit, name)
+        if time is not None and (not isinstance(time, datetime) or time.tzinfo is None):
+            raise InvalidEditError(f"{name} must be a datetime with a time zone, not {time!r}")
+    if edit.valid_from and edit.valid_until and edit.valid_until <= edit.valid_from:
+        raise InvalidEditError(f"valid_until ({edit.valid_until}) must come after valid_from ({edit.valid_from})")
+    if edit.override not in (None, "verbatim"):
+        raise InvalidEditError(f'override must be None or "verbatim", not {edit.override!r}')
+    for name in ("source", "author"):
+        if getattr(edit, name) is not None:
+            _check_text(name, getattr(edit, name), KEY_CHARACTERS)
+    try:
+        json.dumps(dict(edit.metadata), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise InvalidEditError(f"metadata must be a dictionary that can be written as JSON: {error}") from error
+    return dataclasses.replace(edit, paraphrases=tuple(edit.paraphrases), negatives=tuple(edit.negatives))
+
+
+def check_names(names: Iterable[str], known: Iterable[str]) -> None:
+    """Raises InvalidEditError for the first name that is not among `known`, with the nearest one that is."""
+    known = list(known)
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
+            raise InvalidEditError(f"an edit has no field {name!r}; {hint}")
+
+
+def read_jsonl(path: str | Path) -> list[Edit]:
+    """The edits of a JSON-lines file; `id` may be missing and is then empty.
+
+    Raises:
+        InvalidEditError: a line is no edit; the message names file and line.
+    """
+    edits = []
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidEditError(f"cannot read {path}: {error}") from error
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            try:
+                edits.append(_read_line(line))
+            except (InvalidEditError, ValueError, TypeError) as error:
+                raise InvalidEditError(f"{path}, line {number}: {error}; nothing was imported") from error
+    return edits
+
+
+def write_jsonl(path: str | Path, edits: Iterable[Edit]) -> int:
+    """Writes edits a line each, the file whole or not at all; says how many."""
+    path = Path(path)
+    lines = [json.dumps({"id": edit.id, **json.loads(to_json(edit))}, ensure_ascii=False) for edit in edits]
+    try:
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
+            file.writelines(line + "\n" for line in lines)
+        os.replace(file.name, path)
+    except OSError as error:
+        raise StoreError(f"cannot write {path}: {error}") from error
+    return len(lines)
+
+
+def _read_line(line: str) -> Edit:
+    record = json.loads(line)
+    if not isinstance(record, Mapping):
+        raise InvalidEditError(f"expected an object with prompt and target, found {type(record).__name__}")
+    check_names(record, ("id", "active", *EDITABLE))
+    for name in ("prompt", "target"):
+        if name not in record:
+            raise InvalidEditError(f"{name} is missing")
+    for name in ("paraphrases", "negatives"):
+        if not isinstance(record.get(name, []), list):
+            raise InvalidEditError(f"{name} must be a list of strings, not {record[name]!r}")
+    fields: dict[str, Any] = {"id": "", **record}
+    return check_edit(dataclasses.replace(edit_of(fields), id=fields["id"] or "-"))
+
+
+def _check_text(name: str, value: object, limit: int) -> None:
+    if not isinstance(value, str):
+        raise InvalidEditError(f"{name} must be a string, not {value!r}")
+    if not value.strip():
+        raise InvalidEditError(f"{name} is empty; write what it is")
+    if len(value) > limit:
+        raise InvalidEditError(
+            f"{name} has {len(value):,} characters, more than the {limit:,} it may have; shorten it"
+        )
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InvalidEditError(f"{name} holds a character that is no text: {error}") from error

@@ -1,0 +1,416 @@
+"""The edit memory: what people call to add, change, undo and find edits."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import uuid
+from collections import ChainMap
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from semedit.edits import Candidate, Edit
+from semedit.errors import (
+    DuplicateEditError,
+    EditNotFoundError,
+    EditRetiredError,
+    EncoderMismatchError,
+    NothingToUndoError,
+)
+from semedit.memory.checks import EDITABLE, check_edit, check_names, read_jsonl, write_jsonl
+from semedit.memory.encoder import Encoder, SentenceEncoder, Vectors
+from semedit.memory.keys import KeyTable
+from semedit.memory.sqlite import SQLiteStore
+from semedit.memory.store import EditStore
+
+# named before a method called `list` hides the builtin
+Edits = list[Edit]
+Candidates = list[Candidate]
+
+_disabled: ContextVar[frozenset[int]] = ContextVar("semedit_disabled", default=frozenset())
+
+
+class EditMemory:
+    """A durable log of edits, an encoder, and an index that follows the log.
+
+    Every call first catches up with the log, so that the edits of other processes are seen. Safe to use from several
+    threads.
+
+    Args:
+        store: a store, or the path of a SQLite file; None keeps the edits in this process's memory alone.
+        encoder: None takes all-MiniLM-L6-v2 as installed with semedit.
+
+    Raises:
+        StoreError: the store cannot be opened.
+        EncoderMismatchError: its vectors come from another encoder.
+    """
+
+    def __init__(self, store: EditStore | str | Path | None = None, encoder: Encoder | None = None) -> None:
+        self.store: EditStore = SQLiteStore(store) if store is None or isinstance(store, (str, Path)) else store
+        self.encoder: Encoder = encoder or SentenceEncoder()
+        self._lock = threading.RLock()
+        self._forget()
+        self._refresh()
+
+    # --- changing edits
+
+    def add(
+        self,
+        prompt: str,
+        target: str,
+        *,
+        paraphrases: Sequence[str] = (),
+        negatives: Sequence[str] = (),
+        namespace: str = "default",
+        valid_from: datetime | None = None,
+        valid_until: datetime | None = None,
+        override: Literal["verbatim"] | None = None,
+        source: str | None = None,
+        author: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        id: str | None = None,
+    ) -> Edit:
+        """Adds one edit; it is durable and in force when the call returns.
+
+        Returns:
+            The edit. Its `outcome` says what happened: `"added"`; `"superseded"` where an active edit with the same
+            prompt in this namespace gave way to it; `"unchanged"` where that edit already says the same, and is
+            given back.
+
+        Raises:
+            InvalidEditError: a field is not what it must be.
+            DuplicateEditError: another edit has this id.
+            StoreError: it could not be written, and nothing was changed.
+        """
+        edit = Edit(
+            id=_new_id() if id is None else id,
+            prompt=prompt,
+            target=target,
+            paraphrases=paraphrases,  # type: ignore[arg-type]  # check_edit makes tuples of both
+            negatives=negatives,  # type: ignore[arg-type]
+            namespace=namespace,
+            valid_from=valid_from,
+            valid_until=valid_until,
+            override=override,
+            source=source,
+            author=author,
+            metadata=metadata or {},
+        )
+        [added] = self.add_many([edit])
+        return added
+
+    def add_many(self, edits: Iterable[Edit], *, progress: bool = False) -> Edits:
+        """Adds edits as one change, all or none, encoded in batches; as `add` for each, in their order."""
+        checked = [check_edit(edit) for edit in edits]
+        with self._writing([text for edit in checked for text in edit.texts], progress) as revisions:
+            plan = _Additions(self._edits, self._by_prompt, revisions)
+            planned = [plan.add(edit) for edit in checked]
+        written = {(edit.id, edit.active): edit for edit in revisions}
+        return [replace(written.get((edit.id, True), edit), outcome=edit.outcome) for edit in planned]
+
+    def update(self, id: str, *, author: str | None = None, **changes: Any) -> Edit:
+        """Changes fields of an active edit; the old revision stays in its history.
+
+        Args:
+            id: the edit.
+            author: who changes it.
+            changes: new values for `prompt`, `target`, `paraphrases`, `negatives`, `namespace`, `valid_from`,
+                `valid_until`, `override`, `source` or `metadata`.
+
+        Returns:
+            The edit as it is now; where nothing differs, no revision is written.
+        """
+        check_names(changes, EDITABLE)
+        self._refresh()
+        new = check_edit(replace(self._active(id), **changes))
+        with self._writing(new.texts) as revisions:
+            current = self._active(id)
+            new = check_edit(replace(current, **changes))
+            other = self._by_prompt.get(_prompt_key(new), id)
+            if other != id:
+                raise DuplicateEditError(f"edit {other!r} has this prompt already; retire it or update it instead")
+            if new == current:
+                return current
+            revisions.append(replace(new, action="update", author=author))
+        return revisions[0]
+
+    def add_negative(self, id: str, text: str, *, author: str | None = None) -> Edit:
+        """Keeps an edit from firing on `text` and on what is at least as near to it as to the edit."""
+        self._refresh()
+        check_edit(replace(self._active(id), negatives=(text,)))
+        with self._writing([text]) as revisions:
+            edit = self._active(id)
+            if text in edit.negatives:
+                return edit
+            revisions.append(replace(edit, negatives=(*edit.negatives, text), action="negative", author=author))
+        return revisions[0]
+
+    def retire(self, id: str, *, author: str | None = None) -> Edit:
+        """Takes an edit out of force; its history stays."""
+        with self._writing() as revisions:
+            revisions.append(replace(self._active(id), active=False, action="retire", author=author))
+        return revisions[0]
+
+    def undo(self, *, author: str | None = None) -> Edits:
+        """Takes back the last change that is not taken back yet, by new revisions; says what they are.
+
+        Raises:
+            NothingToUndoError: every change is taken back.
+        """
+        before = self._undoable()
+        texts = [text for edit in before for text in edit.texts]
+        with self._writing(texts) as revisions:
+            # another process may have made or undone a change meanwhile; what it needs is then encoded here
+            revisions += [replace(edit, action="undo", author=author) for edit in self._undoable()]
+        return revisions
+
+    def reembed(self) -> int:
+        """Makes all vectors anew with this memory's encoder; says how many."""
+        return reembed(self.store, self.encoder)
+
+    # --- reading edits
+
+    def get(self, id: str) -> Edit:
+        """The newest revision of an edit, active or not.
+
+        Raises:
+            EditNotFoundError: there is none.
+        """
+        with self._lock:
+            self._refresh()
+            return self._known(id)
+
+    def list(self, *, namespace: str | None = None, include_retired: bool = False) -> Edits:
+        """The newest revision of each active edit, oldest edit first; of all edits, or of one namespace."""
+        with self._lock:
+            self._refresh()
+            return [
+                edit
+                for edit in self._edits.values()
+                if (edit.active or include_retired) and namespace in (None, edit.namespace)
+            ]
+
+    def history(self, id: str) -> Edits:
+        """All revisions of an edit, oldest first."""
+        self.get(id)
+        return self.store.history(id)
+
+    def search(self, query: str, *, k: int = 5, namespaces: Sequence[str] | None = None) -> Candidates:
+        """The k edits nearest to a text, whatever their scope, best first."""
+        return self.nearest([query], k=k, namespaces=namespaces)[0]
+
+    def nearest(
+        self, queries: Sequence[str], *, k: int, namespaces: Sequence[str] | None = None
+    ) -> tuple[Candidates, ...]:
+        """The k edits in force nearest to each query, best first.
+
+        Args:
+            queries: texts.
+            k: how many.
+            namespaces: where to look; None looks in `"default"` alone. An unknown namespace has no edits.
+        """
+        names = ("default",) if namespaces is None else tuple(namespaces)
+        with self._lock:
+            self._refresh()
+            if id(self) in _disabled.get() or not self._keys.holds_any(names):
+                return tuple([] for _ in queries)
+        vectors = self.encoder.encode(queries)  # without the lock: others may search and write meanwhile
+        with self._lock:
+            return tuple(self._candidates(vector, k, names) for vector in vectors)
+
+    @contextlib.contextmanager
+    def disabled(self) -> Iterator[None]:
+        """No edit is in force inside, in this thread or task."""
+        token = _disabled.set(_disabled.get() | {id(self)})
+        try:
+            yield
+        finally:
+            _disabled.reset(token)
+
+    # --- files
+
+    def export(self, path: str | Path) -> int:
+        """Writes the active edits to a JSON-lines file; says how many."""
+        return write_jsonl(path, self.list())
+
+    def import_(self, path: str | Path, *, author: str | None = None, progress: bool = False) -> Edits:
+        """Adds the edits of a JSON-lines file as one change, all or none; each says its outcome."""
+        edits = read_jsonl(path)
+        return self.add_many(
+            [replace(edit, id=_new_id() if edit.id == "-" else edit.id, author=author) for edit in edits],
+            progress=progress,
+        )
+
+    # --- following the log
+
+    def _forget(self) -> None:
+        self._edits: dict[str, Edit] = {}
+        self._by_prompt: dict[tuple[str, str], str] = {}
+        self._keys = KeyTable(self.encoder.dim)
+        self._head = (0, 0)
+
+    def _refresh(self) -> None:
+        """Catches up with the log."""
+        with self._lock:
+            head = self.store.head()
+            if head == self._head:
+                return
+            if head[1] != self._head[1]:
+                self._forget()
+                self._check_encoder()
+            changes = self.store.changes_since(self._head[0])
+            self._apply(changes)
+            self._head = (changes[-1].revision if changes else self._head[0], head[1])
+
+    def _check_encoder(self) -> None:
+        made_by = self.store.encoder()
+        if made_by not in (None, self.encoder.fingerprint):
+            raise EncoderMismatchError(
+                f"the vectors of {self.store.location} were made by {made_by}, not by {self.encoder.fingerprint}; "
+                f"open it with that encoder, or make them anew: semedit edit reembed --memory {self.store.location}"
+            )
+
+    def _apply(self, changes: Sequence[Edit]) -> None:
+        newest = {edit.id: edit for edit in changes}
+        for edit in newest.values():
+            old = self._edits.get(edit.id)
+            if old is not None and old.active and self._by_prompt.get(_prompt_key(old)) == edit.id:
+                del self._by_prompt[_prompt_key(old)]
+        for edit in newest.values():
+            self._edits[edit.id] = edit
+            if edit.active:
+                self._by_prompt[_prompt_key(edit)] = edit.id
+        self._keys.put(newest.values(), self.store.vectors)
+
+    @contextlib.contextmanager
+    def _writing(self, texts: Iterable[str] = (), progress: bool = False) -> Iterator[Edits]:
+        """Collects revisions and writes them as one change, with the vectors of their texts.
+
+        What is appended to the list that it yields stands there as it was written when the block is left.
+        """
+        ready = self._encode_missing(texts, progress)
+        revisions: Edits = []
+        with self._lock:
+            with self.store.transaction() as writer:
+                # holding the log, this process knows all there is to know
+                self._refresh()
+                if self.store.encoder() is None:
+                    writer.replace_vectors(self.encoder.fingerprint, [], np.zeros((0, self.encoder.dim), np.float32))
+                yield revisions
+                missing = self._encode_missing(text for edit in revisions for text in edit.texts if text not in ready)
+                ready.update(missing)
+                if ready:
+                    writer.put_vectors(list(ready), np.stack(list(ready.values())))
+                revisions[:] = writer.append(revisions)
+            self._refresh()
+
+    def _encode_missing(self, texts: Iterable[str], progress: bool = False) -> dict[str, Vectors]:
+        """Vectors of the texts that the store has none of."""
+        wanted = list(dict.fromkeys(texts))
+        kept = self.store.vectors(wanted)
+        missing = [text for text in wanted if text not in kept]
+        if not missing:
+            return {}
+        return dict(zip(missing, self.encoder.encode(missing, progress=progress), strict=True))
+
+    def _undoable(self) -> Edits:
+        """What the edits of the last change that is not undone were before it."""
+        undone = 0
+        for change, is_undo in self.store.changes_backwards():
+            if is_undo:
+                undone += 1
+            elif undone:
+                undone -= 1
+            else:
+                return [self._before(edit, change) for edit in self.store.change(change)]
+        raise NothingToUndoError("there is no change left to undo")
+
+    def _before(self, edit: Edit, change: int) -> Edit:
+        earlier = [revision for revision in self.store.history(edit.id) if revision.revision < change]
+        return earlier[-1] if earlier else replace(edit, active=False)
+
+    def _known(self, id: str) -> Edit:
+        if id not in self._edits:
+            raise EditNotFoundError(f"no edit has the id {id!r}; `list()` or `semedit edit ls` shows those there are")
+        return self._edits[id]
+
+    def _active(self, id: str) -> Edit:
+        edit = self._known(id)
+        if not edit.active:
+            raise EditRetiredError(f"edit {id!r} was retired (revision {edit.revision}); add it again or undo that")
+        return edit
+
+    def _candidates(self, vector: Vectors, k: int, namespaces: Sequence[str]) -> Candidates:
+        now = datetime.now(timezone.utc)
+        found = self._keys.nearest(vector, k, namespaces, lambda id: self._edits[id].in_force(now))
+        return [
+            Candidate(self._edits[id], key, similarity, self._keys.to_negatives(id, vector))
+            for id, key, similarity in found
+        ]
+
+
+def reembed(store: EditStore, encoder: Encoder, *, progress: bool = False) -> int:
+    """Makes all vectors of a store anew with another encoder, all or none; says how many texts there are.
+
+    Other processes that have the store open with the old encoder are refused at their next call.
+    """
+
+    def all_texts() -> list[str]:
+        newest = {edit.id: edit for edit in store.changes_since(0)}
+        return list(dict.fromkeys(text for edit in newest.values() for text in edit.texts))
+
+    texts = all_texts()
+    vectors = dict(zip(texts, encoder.encode(texts, progress=progress), strict=True)) if texts else {}
+    with store.transaction() as writer:
+        late = [text for text in all_texts() if text not in vectors]
+        if late:
+            vectors.update(zip(late, encoder.encode(late), strict=True))
+        stacked = np.stack(list(vectors.values())) if vectors else np.zeros((0, encoder.dim), np.float32)
+        writer.replace_vectors(encoder.fingerprint, list(vectors), stacked)
+    return len(vectors)
+
+
+class _Additions:
+    """Decides what adding edits one after another means, as revisions."""
+
+    def __init__(self, edits: dict[str, Edit], by_prompt: dict[tuple[str, str], str], revisions: list[Edit]) -> None:
+        # what this change does lies over what is there, which may be large
+        self.edits: ChainMap[str, Edit] = ChainMap({}, edits)
+        self.by_prompt: ChainMap[tuple[str, str], str] = ChainMap({}, by_prompt)
+        self.revisions = revisions
+
+    def add(self, edit: Edit) -> Edit:
+        """The edit with its outcome, or the edit that already says the same."""
+        old_id = self.by_prompt.get(_prompt_key(edit))
+        old = self.edits[old_id] if old_id is not None else None
+        if old is not None and _content(old) == _content(edit):
+            return replace(old, outcome="unchanged")
+        if edit.id in self.edits:
+            raise DuplicateEditError(f"an edit with the id {edit.id!r} exists already; update it or choose another id")
+        if old is not None:
+            self.revisions.append(replace(old, active=False, action="supersede", author=edit.author))
+            self.edits[old.id] = self.revisions[-1]
+        edit = replace(edit, active=True, action="add", outcome="added" if old is None else "superseded")
+        self.revisions.append(edit)
+        self.edits[edit.id] = edit
+        self.by_prompt[_prompt_key(edit)] = edit.id
+        return edit
+
+
+def _new_id() -> str:
+    return uuid.uuid4().hex[:12]
+
+
+def _prompt_key(edit: Edit) -> tuple[str, str]:
+    """What two edits must share to have the same prompt: case and white space do not tell them apart."""
+    return edit.namespace, " ".join(edit.prompt.split()).casefold()
+
+
+def _content(edit: Edit) -> tuple[object, ...]:
+    return (edit.target, edit.paraphrases, edit.negatives, edit.valid_from, edit.valid_until, edit.override)

@@ -1,0 +1,238 @@
+"""The edit store in one SQLite file, which any number of processes may open at once."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+
+import numpy as np
+
+from semedit.edits import Edit
+from semedit.errors import StoreError
+from semedit.memory.encoder import Vectors
+from semedit.memory.store import from_json, numbered, to_json
+
+APPLICATION_ID = 0x5E3ED17
+FORMAT = 1
+_BUSY_SECONDS = 60.0
+_TEXTS_AT_ONCE = 500
+
+# one counter row, updated in the transaction that appends, so that revisions have no gaps and no two orders
+_SCHEMA = f"""
+CREATE TABLE counter (revision INTEGER NOT NULL, epoch INTEGER NOT NULL, encoder TEXT);
+INSERT INTO counter VALUES (0, 0, NULL);
+CREATE TABLE revisions (
+    revision INTEGER PRIMARY KEY, change INTEGER NOT NULL, edit_id TEXT NOT NULL, action TEXT NOT NULL,
+    time TEXT NOT NULL, author TEXT, body TEXT NOT NULL
+);
+CREATE INDEX revisions_of_edit ON revisions (edit_id, revision);
+CREATE TABLE vectors (text TEXT PRIMARY KEY, vector BLOB NOT NULL) WITHOUT ROWID;
+PRAGMA application_id = {APPLICATION_ID};
+PRAGMA user_version = {FORMAT};
+"""
+
+
+class SQLiteStore:
+    """The log in SQLite's write-ahead mode: readers never wait, writers wait for one another.
+
+    Args:
+        path: the file, made where there is none; None keeps everything in this process's memory alone.
+
+    Raises:
+        StoreError: the file is no edit memory, was written by a newer version, or cannot be opened or written.
+    """
+
+    def __init__(self, path: str | Path | None = None) -> None:
+        self.location = ":memory:" if path is None else str(path)
+        self._lock = threading.RLock()
+        self._pid = os.getpid()
+        self._connection = self._open()
+
+    def head(self) -> tuple[int, int]:
+        """The newest revision and the epoch."""
+        with self._reading() as connection:
+            revision, epoch = connection.execute("SELECT revision, epoch FROM counter").fetchone()
+        return revision, epoch
+
+    def changes_since(self, revision: int) -> list[Edit]:
+        """All revisions after that one, in order."""
+        return self._select("revision > ? ORDER BY revision", revision)
+
+    def history(self, edit_id: str) -> list[Edit]:
+        """All revisions of one edit, in order."""
+        return self._select("edit_id = ? ORDER BY revision", edit_id)
+
+    def change(self, change: int) -> list[Edit]:
+        """All revisions of one change, in order."""
+        # a change is a run of revisions that begins with its own number
+        return self._select("revision >= ?1 AND change = ?1 ORDER BY revision", change)
+
+    def changes_backwards(self) -> list[tuple[int, bool]]:
+        """Each change, newest first, and whether it is an undo."""
+        with self._reading() as connection:
+            rows = connection.execute("SELECT change, action FROM revisions WHERE revision = change ORDER BY 1 DESC")
+            return [(change, action == "undo") for change, action in rows]
+
+    def vectors(self, texts: Iterable[str]) -> dict[str, Vectors]:
+        """The vector of each text that has one."""
+        wanted = list(dict.fromkeys(texts))
+        found: dict[str, Vectors] = {}
+        with self._reading() as connection:
+            for start in range(0, len(wanted), _TEXTS_AT_ONCE):
+                part = wanted[start : start + _TEXTS_AT_ONCE]
+                marks = ",".join("?" * len(part))
+                rows = connection.execute(f"SELECT text, vector FROM vectors WHERE text IN ({marks})", part)
+                found.update((text, np.frombuffer(blob, dtype="<f4")) for text, blob in rows)
+        return found
+
+    def encoder(self) -> str | None:
+        """The fingerprint of the encoder that made the vectors."""
+        with self._reading() as connection:
+            fingerprint: str | None = connection.execute("SELECT encoder FROM counter").fetchone()[0]
+        return fingerprint
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[_SQLiteWriter]:
+        """Holds the file for writing, waiting up to a minute for other writers."""
+        with self._lock:
+            connection = self._current()
+            with self._explained("write to"):
+                connection.execute("BEGIN IMMEDIATE")
+            try:
+                with self._explained("write to"):
+                    yield _SQLiteWriter(connection)
+                    connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+
+    def close(self) -> None:
+        """Closes the file."""
+        with self._lock:
+            self._connection.close()
+
+    def _open(self) -> sqlite3.Connection:
+        with self._explained("open"):
+            connection = sqlite3.connect(
+                self.location, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+            )
+            try:
+                self._prepare(connection)
+            except BaseException:
+                connection.close()
+                raise
+        return connection
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        application = connection.execute("PRAGMA application_id").fetchone()[0]
+        tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        if application != APPLICATION_ID and tables:
+            raise StoreError(
+                f"{self.location} is a SQLite file of another program, not an edit memory; name another file"
+            )
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if version > FORMAT:
+            raise StoreError(
+                f"{self.location} was written by a newer semedit (format {version}, this one reads up to {FORMAT}); "
+                "upgrade semedit to open it"
+            )
+        # an acknowledged edit survives a loss of power, at the price of one flush for each change
+        connection.execute("PRAGMA synchronous = FULL")
+        if version < FORMAT:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("BEGIN IMMEDIATE")
+            # another process may have been first
+            if not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+                for statement in _SCHEMA.split(";")[:-1]:
+                    connection.execute(statement)
+            connection.execute("COMMIT")
+
+    def _current(self) -> sqlite3.Connection:
+        # a connection must not be used on the other side of a fork
+        if self._pid != os.getpid() and self.location != ":memory:":
+            self._connection, self._pid = self._open(), os.getpid()
+        return self._connection
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        with self._lock, self._explained("read"):
+            yield self._current()
+
+    def _select(self, condition: str, value: object) -> list[Edit]:
+        columns = "revision, change, edit_id, action, time, author, body"
+        with self._reading() as connection:
+            rows = connection.execute(f"SELECT {columns} FROM revisions WHERE {condition}", (value,)).fetchall()
+        return [
+            from_json(
+                body,
+                revision=revision,
+                change=change,
+                id=edit_id,
+                action=action,
+                time=datetime.fromisoformat(time),
+                author=author,
+            )
+            for revision, change, edit_id, action, time, author, body in rows
+        ]
+
+    @contextlib.contextmanager
+    def _explained(self, doing: str) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise StoreError(f"cannot {doing} the edit memory {self.location}: {_advice(error)}") from error
+
+
+class _SQLiteWriter:
+    """Writes within a transaction."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.connection = connection
+
+    def append(self, edits: Sequence[Edit]) -> list[Edit]:
+        """Adds revisions as one change."""
+        [head] = self.connection.execute("SELECT revision FROM counter").fetchone()
+        written = numbered(edits, head, datetime.now(timezone.utc))
+        self.connection.executemany(
+            "INSERT INTO revisions VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (
+                (e.revision, e.change, e.id, e.action, e.time.isoformat(), e.author, to_json(e))
+                for e in written
+                if e.time is not None
+            ),
+        )
+        self.connection.execute("UPDATE counter SET revision = ?", (head + len(edits),))
+        return written
+
+    def put_vectors(self, texts: Sequence[str], vectors: Vectors) -> None:
+        """Keeps a vector for each text."""
+        self.connection.executemany(
+            "INSERT OR IGNORE INTO vectors VALUES (?, ?)",
+            ((text, vector.astype("<f4").tobytes()) for text, vector in zip(texts, vectors, strict=True)),
+        )
+
+    def replace_vectors(self, fingerprint: str, texts: Sequence[str], vectors: Vectors) -> None:
+        """Begins a new epoch with these vectors."""
+        self.connection.execute("DELETE FROM vectors")
+        self.connection.execute("UPDATE counter SET epoch = epoch + 1, encoder = ?", (fingerprint,))
+        self.put_vectors(texts, vectors)
+
+
+def _advice(error: sqlite3.Error) -> str:
+    """What SQLite found, and what to do."""
+    what = str(error)
+    if "not a database" in what or "malformed" in what:
+        return f"{what}; it is no edit memory or is damaged, so name another file or restore a backup"
+    if "readonly" in what or "unable to open" in what:
+        return f"{what}; check that its folder exists and can be written, WAL mode writes beside the file"
+    if "full" in what:
+        return f"{what}; nothing was changed, so free some space and try again"
+    if "locked" in what:
+        return f"{what}; another process has been writing for over {_BUSY_SECONDS:.0f} s, so try again when it is done"
+    return what

@@ -1,0 +1,277 @@
+"""`wrap`, and the model that it gives: a drop-in for the base whose answers edits override."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.generation.utils import GenerateDecoderOnlyOutput, GenerateEncoderDecoderOutput
+
+from semedit.arguments import GenerateArguments, raise_unsupported
+from semedit.edits import Route
+from semedit.errors import InvalidQueryError, UnsupportedArgumentError, WrapError
+from semedit.memory.edit_memory import EditMemory
+from semedit.memory.encoder import Encoder
+from semedit.memory.store import EditStore
+from semedit.overrides.base import ModelCall, Override, Request, answer_separator, end_token_ids, pad_token_id
+from semedit.overrides.in_context import InContextOverride
+from semedit.overrides.text import decoder_start_token_id
+from semedit.overrides.verbatim import VerbatimOverride
+from semedit.prompts import ChatFormat, Prompt, read_prompt, read_prompts
+from semedit.router import Router
+from semedit.scope.base import ScopeClassifier
+from semedit.scope.similarity import SimilarityScope
+
+
+def wrap(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    memory: EditMemory | EditStore | str | Path | None = None,
+    encoder: Encoder | None = None,
+    scope: ScopeClassifier | None = None,
+    override: Override | str = "in_context",
+) -> EditedModel:
+    """A model that answers by the edits in its memory, and as `model` wherever none is in scope.
+
+    It shares the modules of `model`, is an instance of its class and of a class of the same name, and is used in its
+    place; `model` itself goes on answering unedited.
+
+    Args:
+        model: a causal or encoder-decoder model; its weights stay as they are.
+        tokenizer: the model's tokenizer.
+        memory: the path of a memory file, made where there is none, or a store or a memory; None keeps the edits in
+            this process alone.
+        encoder: what finds edits; None takes all-MiniLM-L6-v2 as installed with semedit.
+        scope: what decides; None takes `SimilarityScope()`.
+        override: how in-scope rows are answered: `"in_context"`, `"verbatim"`, or an override object.
+
+    Raises:
+        WrapError: the model is wrapped already, or cannot generate.
+        StoreError: the memory cannot be opened.
+    """
+    if isinstance(model, EditedModel):
+        raise WrapError("this model is wrapped already; add edits to its `edits`, or wrap the model it was made from")
+    if not isinstance(model, PreTrainedModel) or not model.can_generate():
+        raise WrapError(f"expected a transformers model that can generate, found {type(model).__name__}")
+    if not isinstance(memory, EditMemory):
+        memory = EditMemory(memory, encoder)
+    elif encoder is not None:
+        raise WrapError("a memory has its encoder already; give either an encoder or an EditMemory")
+    verbatim = VerbatimOverride(model, tokenizer)
+    if isinstance(override, str):
+        named: dict[str, Override] = {"in_context": InContextOverride(model, tokenizer), "verbatim": verbatim}
+        if override not in named:
+            raise WrapError(
+                f"no override is called {override!r}; there are 'in_context' and 'verbatim', and objects such as "
+                "semedit.CounterfactualOverride(...)"
+            )
+        override = named[override]
+    view = type(type(model).__name__, (EditedModel, type(model)), {"__module__": type(model).__module__})
+    edited: EditedModel = object.__new__(view)
+    # the same modules, parameters and hooks under another class; nothing of the model is copied
+    edited.__dict__.update(model.__dict__)
+    edited.__dict__["edits"] = memory
+    edited.__dict__["_editing"] = _Editing(
+        model, tokenizer, Router(memory, scope or SimilarityScope()), override, verbatim
+    )
+    return edited
+
+
+@dataclass(frozen=True)
+class _Editing:
+    """What an edited model has beside its base."""
+
+    base: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    router: Router
+    override: Override
+    verbatim: Override
+
+    def override_of(self, route: Route) -> Override:
+        """How the rows of a route are answered."""
+        return self.verbatim if route.edits[0].override == "verbatim" else self.override
+
+
+class EditedModel(PreTrainedModel):
+    """What `wrap` gives; see there. Nothing that belongs to one call is kept on it.
+
+    Attributes:
+        edits: the edit memory.
+    """
+
+    edits: EditMemory
+    _editing: _Editing
+
+    def generate(
+        self,
+        *args: Any,
+        queries: Sequence[str] | None = None,
+        namespaces: Sequence[str] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """The base's `generate`, with the answers of edits in the rows that are in their scope.
+
+        Which rows these are is decided once, on the prompts alone, before the first token. Where there are none, the
+        base gets the very same call. Otherwise the base answers the whole batch, and the rows in scope are
+        overwritten; where all rows are in scope, the base is not asked.
+
+        Args:
+            *args: as for the base.
+            queries: what each row asks; None reads it from the prompts (the last user turn of a chat).
+            namespaces: where to look for edits; None looks in `"default"` alone.
+            **kwargs: as for the base.
+
+        Returns:
+            What the base returns. Where a row is edited and a `ModelOutput` is asked for, it holds `sequences` alone.
+
+        Raises:
+            UnsupportedArgumentError: a row is in scope, and an argument cannot be honoured for it.
+            InvalidQueryError: `queries` are not one string for each row.
+        """
+        base_generate = super().generate  # type: ignore[misc]  # a mixin of the class that wrap makes gives it
+        call = GenerateArguments.bind(self, args, kwargs)
+        if call.input_ids is None and queries is None:
+            if self.edits.list():
+                raise UnsupportedArgumentError(
+                    "without input_ids semedit cannot read what is asked; pass queries=[...], one for each row"
+                )
+            return base_generate(*args, **kwargs)
+        prompts = self._prompts(call, queries)
+        asked = list(queries) if queries is not None else [prompt.query for prompt in prompts]
+        routes = self._editing.router.route(asked, namespaces)
+        rows = [i for i, route in enumerate(routes) if route.in_scope]
+        least, most = call.new_tokens(self._counted(call), getattr(self.config, "max_position_embeddings", None))
+        if not rows or most <= 0:  # no room for an answer: the base says so
+            return base_generate(*args, **kwargs)
+
+        call.refuse_unsupported()
+        if call.get("streamer") is not None and len(prompts) > 1:
+            raise_unsupported({"streamer"}, "stream one prompt at a time")
+        unedited = base_generate(*args, **kwargs) if len(rows) < len(routes) else None
+        each = call.config.num_return_sequences or 1
+        answers: dict[int, Tensor] = {}
+        for override in (self._editing.override, self._editing.verbatim):
+            group = [i for i in rows if i not in answers and self._editing.override_of(routes[i]) is override]
+            if not group:
+                continue
+            if not override.writes_base_tokens:
+                call.refuse_base_tokens(override.name)
+            request = self._request(call, group, least, most)
+            with override.prepare([prompts[i] for i in group], [routes[i].edits for i in group]) as answering:
+                written = answering.generate(request)
+            answers.update(zip(group, written.split(each), strict=True))
+        sequences = self._join(call, answers, each, unedited)
+        if not call.config.return_dict_in_generate:
+            return sequences
+        output = GenerateEncoderDecoderOutput if self.config.is_encoder_decoder else GenerateDecoderOnlyOutput
+        return output(sequences=cast("torch.LongTensor", sequences))
+
+    def explain(self, query: str, *, namespaces: Sequence[str] | None = None) -> Route:
+        """The decision for a query, and why."""
+        return self._editing.router.route(_checked([query]), namespaces)[0]
+
+    def log_likelihood(
+        self,
+        prompts: Sequence[str],
+        targets: Sequence[str],
+        *,
+        queries: Sequence[str] | None = None,
+        namespaces: Sequence[str] | None = None,
+    ) -> list[float]:
+        """Log p(target | prompt) in nats for each pair, teacher-forced; the route is decided on the prompt alone.
+
+        A prompt that the chat template rendered is read as such. Rows in scope are scored by their override.
+        """
+        if len(prompts) != len(targets):
+            raise InvalidQueryError(f"there are {len(prompts)} prompts and {len(targets)} targets; give one for each")
+        chat = ChatFormat.of(self._editing.tokenizer)
+        read = [read_prompt(text, chat) for text in _checked(prompts)]
+        asked = _checked(queries, len(read)) if queries is not None else [prompt.query for prompt in read]
+        likelihoods = []
+        for prompt, target, route in zip(read, targets, self._editing.router.route(asked, namespaces), strict=True):
+            if route.in_scope:
+                with self._editing.override_of(route).prepare([prompt], [route.edits]) as answering:
+                    likelihoods += answering.log_likelihood([target])
+            else:
+                base, tokenizer = self._editing.base, self._editing.tokenizer
+                separator = answer_separator(base, prompt)
+                likelihoods += ModelCall(base, tokenizer, [prompt.text], [separator]).log_likelihood([target])
+        return likelihoods
+
+    def _prompts(self, call: GenerateArguments, queries: Sequence[str] | None) -> list[Prompt]:
+        if call.input_ids is None:
+            return [Prompt("", 0, query, query, rendered=False) for query in _checked(queries or ())]
+        prompts = read_prompts(self._editing.tokenizer, call.input_ids, call.attention_mask)
+        if queries is not None:
+            _checked(queries, len(prompts))
+        return prompts
+
+    def _counted(self, call: GenerateArguments) -> int:
+        """How many tokens lengths count before the first new one."""
+        if self.config.is_encoder_decoder or call.input_ids is None:
+            return 1
+        return int(call.input_ids.shape[1])
+
+    def _request(self, call: GenerateArguments, rows: Sequence[int], least: int, most: int) -> Request:
+        assert call.input_ids is not None  # without them the call was refused
+        extra = {name: call.get(name) for name in ("tokenizer", "synced_gpus") if call.get(name) is not None}
+        return Request(
+            prompt_ids=call.input_ids[list(rows)],
+            config=call.config,
+            min_new_tokens=least,
+            max_new_tokens=most,
+            logits_processor=call.get("logits_processor") or (),
+            stopping_criteria=call.get("stopping_criteria") or (),
+            prefix_allowed_tokens_fn=call.get("prefix_allowed_tokens_fn"),
+            rows=rows,
+            streamer=call.get("streamer"),
+            extra=extra,
+        )
+
+    def _join(self, call: GenerateArguments, answers: Mapping[int, Tensor], each: int, unedited: Any) -> Tensor:
+        """`(batch * num_return_sequences, longest)`: what each sequence begins with, its answer, and padding."""
+        assert call.input_ids is not None
+        pad = pad_token_id(call.config, self._editing.tokenizer)
+        ends = end_token_ids(call.config)
+        start = call.input_ids
+        if self.config.is_encoder_decoder:
+            start = start.new_full((len(start), 1), decoder_start_token_id(self))
+        width = start.shape[1]
+        if unedited is not None:
+            unedited = unedited if isinstance(unedited, Tensor) else unedited.sequences
+            written = {i: rows[:, width:] for i, rows in enumerate(unedited.split(each))}
+        else:
+            written = {}
+        written.update(answers)
+        lines = [
+            torch.cat([start[i], _trimmed(row, ends, pad).to(start.device)])
+            for i in sorted(written)
+            for row in written[i]
+        ]
+        return torch.nn.utils.rnn.pad_sequence(lines, batch_first=True, padding_value=pad)
+
+
+def _trimmed(answer: Tensor, ends: Sequence[int], pad: int) -> Tensor:
+    """An answer `(new,)` up to its end token, or without the padding after it where it has none."""
+    ids = answer.tolist()
+    for position, token in enumerate(ids):
+        if token in ends:
+            return answer[: position + 1]
+    length = len(ids)
+    while length and ids[length - 1] == pad:
+        length -= 1
+    return answer[:length]
+
+
+def _checked(queries: Sequence[str], rows: int | None = None) -> list[str]:
+    if isinstance(queries, str) or any(not isinstance(query, str) for query in queries):
+        raise InvalidQueryError(f"queries must be a list of strings, not {queries!r}")
+    if rows is not None and len(queries) != rows:
+        raise InvalidQueryError(f"there are {len(queries)} queries for {rows} rows; give one for each row")
+    return list(queries)

@@ -1,0 +1,253 @@
+"""What an override is: a way to answer in-scope rows, given as the `generate` call to make."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    NoRepeatNGramLogitsProcessor,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    RepetitionPenaltyLogitsProcessor,
+    StoppingCriteria,
+)
+from transformers.generation.streamers import BaseStreamer
+
+from semedit.edits import Edit
+from semedit.prompts import Prompt
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the caller asks of the edited rows, seen from the caller's own prompt.
+
+    Attributes:
+        prompt_ids: `(rows, prompt)`, the caller's token ids of these rows.
+        config: the generation config in force.
+        min_new_tokens, max_new_tokens: the least and the most tokens to write.
+        logits_processor, stopping_criteria: the caller's; they are shown the caller's prompt and the answer so far.
+        prefix_allowed_tokens_fn: the caller's, and `rows` says what it calls each row.
+        streamer: the caller's, or None.
+        extra: what goes to `generate` as it is.
+    """
+
+    prompt_ids: Tensor
+    config: GenerationConfig
+    min_new_tokens: int
+    max_new_tokens: int
+    logits_processor: Sequence[LogitsProcessor] = ()
+    stopping_criteria: Sequence[StoppingCriteria] = ()
+    prefix_allowed_tokens_fn: Any = None
+    rows: Sequence[int] = ()
+    streamer: BaseStreamer | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+class Call(Protocol):
+    """The answers to come, one for each prompt that was prepared."""
+
+    def generate(self, request: Request) -> Tensor:
+        """`(rows * num_return_sequences, new)` answer ids of the base's vocabulary, padded on the right."""
+
+    def log_likelihood(self, targets: Sequence[str]) -> list[float]:
+        """For each prompt, log p(target | prompt) in nats, summed over the target's tokens."""
+
+
+class Override(Protocol):
+    """A way to answer rows that edits govern.
+
+    Attributes:
+        name: as it is called in messages.
+        writes_base_tokens: whether the base model itself writes the answer, so that arguments that speak of its tokens
+            can be honoured.
+    """
+
+    name: str
+    writes_base_tokens: bool
+
+    def prepare(self, prompts: Sequence[Prompt], edits: Sequence[Sequence[Edit]]) -> AbstractContextManager[Call]:
+        """The call that answers each prompt by its edits, best first; what it sets up is gone when it is left."""
+
+
+@dataclass(frozen=True)
+class ModelCall:
+    """A model that reads prompts other than the caller's and writes as the caller asked.
+
+    Attributes:
+        texts: what it reads, special tokens written out.
+        separators: what stands between each text and its answer.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    texts: Sequence[str]
+    separators: Sequence[str]
+
+    def generate(self, request: Request) -> Tensor:
+        """`(rows * num_return_sequences, new)` answer ids, in this model's vocabulary."""
+        pad = pad_token_id(request.config, self.tokenizer)
+        input_ids, attention_mask = self._encode(pad)
+        decoder_only = not self.model.config.is_encoder_decoder
+        read = input_ids.shape[1] if decoder_only else 1
+        config = _with_lengths(request, read, self.model.generation_config)
+        config.pad_token_id = pad
+        processors = list(request.logits_processor)
+        view = _CallerView(request.prompt_ids, read)
+        if decoder_only:
+            # these count the prompt's tokens: let them count the caller's and not those of the corrections
+            if config.repetition_penalty not in (None, 1.0):
+                processors.append(RepetitionPenaltyLogitsProcessor(config.repetition_penalty))
+                config.repetition_penalty = 1.0
+            if config.no_repeat_ngram_size:
+                processors.append(NoRepeatNGramLogitsProcessor(config.no_repeat_ngram_size))
+                config.no_repeat_ngram_size = 0
+        options: dict[str, Any] = dict(request.extra)
+        if processors:
+            options["logits_processor"] = [_Viewed(p, view) for p in processors] if decoder_only else processors
+        if request.stopping_criteria:
+            criteria = list(request.stopping_criteria)
+            options["stopping_criteria"] = [_Viewed(c, view) for c in criteria] if decoder_only else criteria
+        if request.prefix_allowed_tokens_fn:
+            allowed = request.prefix_allowed_tokens_fn
+            options["prefix_allowed_tokens_fn"] = lambda row, ids: allowed(
+                request.rows[row], view.of_row(row, ids) if decoder_only else ids
+            )
+        if request.streamer is not None:
+            options["streamer"] = (
+                _CallerStreamer(request.streamer, request.prompt_ids) if decoder_only else request.streamer
+            )
+        generate: Any = self.model.generate
+        output = generate(
+            input_ids=input_ids, attention_mask=attention_mask, generation_config=config, **options
+        )
+        sequences: Tensor = output if isinstance(output, Tensor) else output.sequences
+        return sequences[:, read:]
+
+    @torch.no_grad()
+    def log_likelihood(self, targets: Sequence[str]) -> list[float]:
+        """Log p(target | text) in nats, one pass for each."""
+        answers = [separator + target for separator, target in zip(self.separators, targets, strict=True)]
+        return [self._log_likelihood(text, answer) for text, answer in zip(self.texts, answers, strict=True)]
+
+    def _log_likelihood(self, text: str, target: str) -> float:
+        prompt = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        answer = continuation_ids(self.tokenizer, text, target)
+        device = self.model.device
+        if self.model.config.is_encoder_decoder:
+            labels = torch.tensor([answer], device=device)
+            logits = self.model(input_ids=torch.tensor([prompt], device=device), labels=labels).logits[0]
+        else:
+            ids = torch.tensor([prompt + answer], device=device)
+            logits = self.model(input_ids=ids).logits[0, len(prompt) - 1 : -1]
+        log_probabilities = logits.float().log_softmax(-1)  # (answer, vocab)
+        chosen = torch.tensor(answer, device=device)[:, None]
+        return float(log_probabilities.gather(1, chosen).sum())
+
+    def _encode(self, pad: int) -> tuple[Tensor, Tensor]:
+        rows = [self.tokenizer(text, add_special_tokens=False)["input_ids"] for text in self.texts]
+        width = max(map(len, rows))
+        input_ids = torch.tensor([[pad] * (width - len(row)) + row for row in rows], device=self.model.device)
+        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=self.model.device)
+        return input_ids, mask
+
+
+def answer_separator(model: PreTrainedModel, prompt: Prompt) -> str:
+    """What stands between a prompt and its answer: a space where the answer continues a running text."""
+    runs_on = not model.config.is_encoder_decoder and not prompt.rendered and not prompt.text[-1:].isspace()
+    return " " if runs_on else ""
+
+
+def continuation_ids(tokenizer: PreTrainedTokenizerBase, text: str, answer: str) -> list[int]:
+    """The token ids of an answer as they follow `text`."""
+    before: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    whole: list[int] = tokenizer(text + answer, add_special_tokens=False)["input_ids"]
+    if whole[: len(before)] == before:
+        return whole[len(before) :]
+    # the answer's beginning merges with the text's end
+    alone: list[int] = tokenizer(answer, add_special_tokens=False)["input_ids"]
+    return alone
+
+
+def end_token_ids(config: GenerationConfig) -> list[int]:
+    """The tokens that end an answer."""
+    ends = config.eos_token_id
+    return [] if ends is None else [int(ends)] if isinstance(ends, int) else [int(end) for end in ends]
+
+
+def pad_token_id(config: GenerationConfig, tokenizer: PreTrainedTokenizerBase) -> int:
+    """What `generate` pads with; any token where nothing says so, since padding is masked."""
+    if config.pad_token_id is not None:
+        return int(config.pad_token_id)
+    if tokenizer.pad_token_id is not None:
+        return int(tokenizer.pad_token_id)
+    return next(iter(end_token_ids(config)), 0)
+
+
+def _with_lengths(request: Request, read: int, defaults: GenerationConfig) -> GenerationConfig:
+    """The caller's config, its lengths counted from a prompt of `read` tokens."""
+    config = copy.deepcopy(request.config)
+    config.return_dict_in_generate = False
+    # stated the way the model's defaults state them, since setting both warns
+    if defaults.max_new_tokens is not None or defaults.max_length is None:
+        config.max_new_tokens, config.max_length = request.max_new_tokens, None
+    else:
+        config.max_new_tokens, config.max_length = None, read + request.max_new_tokens
+    if defaults.min_new_tokens is not None or not defaults.min_length:
+        config.min_new_tokens, config.min_length = request.min_new_tokens or None, None
+    else:
+        config.min_new_tokens, config.min_length = None, read + request.min_new_tokens
+    return config
+
+
+class _CallerView:
+    """Shows the caller's prompt where the model read another."""
+
+    def __init__(self, prompt_ids: Tensor, read: int) -> None:
+        self.prompt_ids = prompt_ids
+        self.read = read
+
+    def __call__(self, input_ids: Tensor) -> Tensor:
+        """`(rows * beams, read + new)` ids as `(rows * beams, prompt + new)`."""
+        prompt = self.prompt_ids.repeat_interleave(input_ids.shape[0] // self.prompt_ids.shape[0], dim=0)
+        return torch.cat([prompt.to(input_ids.device), input_ids[:, self.read :]], dim=1)
+
+    def of_row(self, row: int, ids: Tensor) -> Tensor:
+        """`(read + new,)` ids of one row as `(prompt + new,)`."""
+        return torch.cat([self.prompt_ids[row].to(ids.device), ids[self.read :]])
+
+
+class _Viewed(LogitsProcessor, StoppingCriteria):
+    """A logits processor or a stopping criterion that is shown the caller's prompt."""
+
+    def __init__(self, inner: Any, view: _CallerView) -> None:
+        self.inner = inner
+        self.view = view
+
+    def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
+        return self.inner(self.view(input_ids), scores, **kwargs)
+
+
+class _CallerStreamer(BaseStreamer):
+    """Gives a streamer the caller's prompt first, whatever the model read, and then the answer as it comes."""
+
+    def __init__(self, streamer: BaseStreamer, prompt_ids: Tensor) -> None:
+        self.streamer = streamer
+        self.prompt_ids: Tensor | None = prompt_ids
+
+    def put(self, value: Tensor) -> None:
+        """Passes on what was generated."""
+        if self.prompt_ids is not None:
+            value, self.prompt_ids = self.prompt_ids.cpu(), None
+        self.streamer.put(value)
+
+    def end(self) -> None:
+        """Passes on the end."""
+        self.streamer.end()
