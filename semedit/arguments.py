@@ -101,7 +101,7 @@ class GenerateArguments:
         named = {
             name for name, value in self.given.items() if value is not None and name not in HONOURED | set(fields)
         }
-        named |= {name for name in CONFIG_REFUSED if fields.get(name) not in _OFF}
+        named |= {name for name in CONFIG_REFUSED if fields.get(name) is True or fields.get(name) not in _OFF}
         raise_unsupported(named, "pass `queries` that no edit answers, or disable edits for this call")
 
     def refuse_base_tokens(self, override: str) -> None:

@@ -250,23 +250,19 @@ class EditedModel(PreTrainedModel):
             written = {}
         written.update(answers)
         lines = [
-            torch.cat([start[i], _trimmed(row, ends, pad).to(start.device)])
+            torch.cat([start[i], _to_its_end(row, ends).to(start.device)])
             for i in sorted(written)
             for row in written[i]
         ]
         return torch.nn.utils.rnn.pad_sequence(lines, batch_first=True, padding_value=pad)
 
 
-def _trimmed(answer: Tensor, ends: Sequence[int], pad: int) -> Tensor:
-    """An answer `(new,)` up to its end token, or without the padding after it where it has none."""
-    ids = answer.tolist()
-    for position, token in enumerate(ids):
+def _to_its_end(answer: Tensor, ends: Sequence[int]) -> Tensor:
+    """An answer `(new,)` up to its end token, without the padding after it."""
+    for position, token in enumerate(answer.tolist()):
         if token in ends:
             return answer[: position + 1]
-    length = len(ids)
-    while length and ids[length - 1] == pad:
-        length -= 1
-    return answer[:length]
+    return answer
 
 
 def _checked(queries: Sequence[str], rows: int | None = None) -> list[str]:

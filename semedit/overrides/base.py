@@ -111,10 +111,12 @@ class ModelCall:
                 config.no_repeat_ngram_size = 0
         options: dict[str, Any] = dict(request.extra)
         if processors:
-            options["logits_processor"] = [_Viewed(p, view) for p in processors] if decoder_only else processors
+            options["logits_processor"] = (
+                [_ViewedProcessor(p, view) for p in processors] if decoder_only else processors
+            )
         if request.stopping_criteria:
             criteria = list(request.stopping_criteria)
-            options["stopping_criteria"] = [_Viewed(c, view) for c in criteria] if decoder_only else criteria
+            options["stopping_criteria"] = [_ViewedCriterion(c, view) for c in criteria] if decoder_only else criteria
         if request.prefix_allowed_tokens_fn:
             allowed = request.prefix_allowed_tokens_fn
             options["prefix_allowed_tokens_fn"] = lambda row, ids: allowed(
@@ -125,9 +127,7 @@ class ModelCall:
                 _CallerStreamer(request.streamer, request.prompt_ids) if decoder_only else request.streamer
             )
         generate: Any = self.model.generate
-        output = generate(
-            input_ids=input_ids, attention_mask=attention_mask, generation_config=config, **options
-        )
+        output = generate(input_ids=input_ids, attention_mask=attention_mask, generation_config=config, **options)
         sequences: Tensor = output if isinstance(output, Tensor) else output.sequences
         return sequences[:, read:]
 
@@ -224,10 +224,21 @@ class _CallerView:
         return torch.cat([self.prompt_ids[row].to(ids.device), ids[self.read :]])
 
 
-class _Viewed(LogitsProcessor, StoppingCriteria):
-    """A logits processor or a stopping criterion that is shown the caller's prompt."""
+class _ViewedProcessor(LogitsProcessor):
+    """A logits processor that is shown the caller's prompt."""
 
-    def __init__(self, inner: Any, view: _CallerView) -> None:
+    def __init__(self, inner: LogitsProcessor, view: _CallerView) -> None:
+        self.inner = inner
+        self.view = view
+
+    def __call__(self, input_ids: Any, scores: Any) -> Any:
+        return self.inner(self.view(input_ids), scores)
+
+
+class _ViewedCriterion(StoppingCriteria):
+    """A stopping criterion that is shown the caller's prompt."""
+
+    def __init__(self, inner: StoppingCriteria, view: _CallerView) -> None:
         self.inner = inner
         self.view = view
 

@@ -1,0 +1,549 @@
+"""The properties of a drop-in `generate`, over every override, kind of model and way to decode."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from fakes import KINDS, WordEncoder, byte_tokenizer, tiny_model
+from torch import Tensor
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    PreTrainedModel,
+    StoppingCriteria,
+    pipeline,
+)
+from transformers.generation.streamers import BaseStreamer
+
+import semedit
+from semedit.errors import InvalidQueryError, UnsupportedArgumentError, WrapError
+from semedit.overrides.in_context import corrections_text
+
+EDITED = "Who runs Acme?"
+OTHER = "What is the height of the tower?"
+THIRD = "Name a river."
+TARGET = "Jane Doe"
+MODES: dict[str, dict[str, Any]] = {
+    "greedy": {"do_sample": False},
+    "sampling": {"do_sample": True},
+    "sequences": {"do_sample": True, "num_return_sequences": 3},
+    "beams": {"num_beams": 3, "do_sample": False},
+    "beam_sequences": {"num_beams": 4, "num_return_sequences": 2, "do_sample": False},
+}
+OVERRIDES = ("in_context", "counterfactual", "verbatim")
+
+
+@pytest.fixture(params=KINDS)
+def base(request: pytest.FixtureRequest, models: dict[str, PreTrainedModel]) -> PreTrainedModel:
+    return models[request.param]
+
+
+def edited_model(base: PreTrainedModel, override: str, **options: Any) -> semedit.EditedModel:
+    tokenizer = options.pop("tokenizer", None) or byte_tokenizer()
+    way: Any = override
+    if override == "counterfactual":
+        small = tiny_model("gpt2" if base.config.is_encoder_decoder else "t5", seed=3)
+        way = semedit.CounterfactualOverride(base, tokenizer, small, byte_tokenizer())
+    return semedit.wrap(base, tokenizer, encoder=WordEncoder(), override=way, **options)
+
+
+@pytest.fixture(params=OVERRIDES)
+def model(request: pytest.FixtureRequest, base: PreTrainedModel) -> semedit.EditedModel:
+    edited = edited_model(base, request.param)
+    edited.edits.add(EDITED, TARGET)
+    return edited
+
+
+def batch(*prompts: str) -> dict[str, Tensor]:
+    return dict(byte_tokenizer()(list(prompts), return_tensors="pt", padding=True))
+
+
+def seeded(generate: Callable[..., Any], inputs: dict[str, Tensor], **options: Any) -> Any:
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        return generate(**inputs, **{"max_new_tokens": 12, **options})
+
+
+def assert_same_row(row: Tensor, expected: Tensor, pad: int = 0) -> None:
+    """Equal up to the padding that a longer or shorter neighbour makes."""
+    length = min(len(row), len(expected))
+    assert torch.equal(row[:length], expected[:length])
+    assert (row[length:] == pad).all()
+    assert (expected[length:] == pad).all()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_without_edits_it_is_the_base_random_state_included(base: PreTrainedModel, mode: str) -> None:
+    model = edited_model(base, "in_context")
+    inputs = batch(EDITED, OTHER)
+
+    def then_draw(generate: Callable[..., Any]) -> tuple[Tensor, float]:
+        with torch.random.fork_rng():
+            torch.manual_seed(7)
+            return generate(**inputs, max_new_tokens=12, **MODES[mode]), torch.rand(1).item()
+
+    expected, expected_draw = then_draw(base.generate)
+    got, draw = then_draw(model.generate)
+    assert torch.equal(got, expected)
+    assert draw == expected_draw
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_rows_out_of_scope_equal_the_unedited_call(
+    model: semedit.EditedModel, base: PreTrainedModel, mode: str
+) -> None:
+    inputs = batch(OTHER, EDITED, THIRD)
+    expected = seeded(base.generate, inputs, **MODES[mode])
+    got = seeded(model.generate, inputs, **MODES[mode])
+    each = MODES[mode].get("num_return_sequences", 1)
+    assert len(got) == 3 * each
+    assert expected[each : 2 * each].tolist() != got[each : 2 * each, : expected.shape[1]].tolist()
+    for i in [*range(each), *range(2 * each, 3 * each)]:
+        assert_same_row(got[i], expected[i])
+
+
+@pytest.mark.parametrize("mode", ["greedy", "beams"])
+def test_a_row_is_answered_alike_alone_and_in_a_batch(model: semedit.EditedModel, mode: str) -> None:
+    alone = seeded(model.generate, batch(EDITED), **MODES[mode])[0]
+    together_inputs = batch(OTHER, EDITED)
+    together = seeded(model.generate, together_inputs, **MODES[mode])[1]
+    if not model.config.is_encoder_decoder:
+        padding = together_inputs["input_ids"].shape[1] - len(EDITED)
+        assert padding > 0
+        together = together[padding:]
+    assert_same_row(together, alone)
+
+
+def test_prompt_ids_come_first(model: semedit.EditedModel) -> None:
+    inputs = batch(EDITED, OTHER)
+    output = seeded(model.generate, inputs)
+    if model.config.is_encoder_decoder:
+        assert output[:, 0].tolist() == [0, 0]
+    else:
+        assert torch.equal(output[:, : inputs["input_ids"].shape[1]], inputs["input_ids"])
+
+
+def test_retired_edit_leaves_no_trace(model: semedit.EditedModel, base: PreTrainedModel) -> None:
+    inputs = batch(EDITED)
+    expected = seeded(base.generate, inputs)
+    assert expected.tolist() != seeded(model.generate, inputs).tolist()
+    model.edits.retire(model.edits.list()[0].id)
+    assert torch.equal(seeded(model.generate, inputs), expected)
+    model.edits.undo()
+    assert expected.tolist() != seeded(model.generate, inputs).tolist()
+
+
+def test_disabled_edits_are_the_base_in_this_thread_alone(model: semedit.EditedModel, base: PreTrainedModel) -> None:
+    inputs = batch(EDITED)
+    expected = seeded(base.generate, inputs)
+    edited = seeded(model.generate, inputs)
+    elsewhere: list[Tensor] = []
+    with model.edits.disabled():
+        assert torch.equal(seeded(model.generate, inputs), expected)
+        thread = threading.Thread(target=lambda: elsewhere.append(model.generate(**inputs, max_new_tokens=12)))
+        thread.start()
+        thread.join()
+    assert expected.tolist() != edited.tolist()
+    assert torch.equal(elsewhere[0], edited)
+
+
+def test_two_threads_at_once_do_not_mix(model: semedit.EditedModel) -> None:
+    prompts = [EDITED, OTHER] * 3
+    expected = {prompt: seeded(model.generate, batch(prompt)).tolist() for prompt in prompts}
+    got: list[tuple[str, list[list[int]]]] = []
+
+    def ask(prompt: str) -> None:
+        got.append((prompt, model.generate(**batch(prompt), max_new_tokens=12).tolist()))
+
+    threads = [threading.Thread(target=ask, args=(prompt,)) for prompt in prompts]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(got) == len(prompts)
+    assert all(answer == expected[prompt] for prompt, answer in got)
+
+
+def test_the_base_is_left_as_it_was(base: PreTrainedModel) -> None:
+    before = {name: value for name, value in base.__dict__.items()}
+    inputs = batch(EDITED)
+    expected = seeded(base.generate, inputs)
+    model = edited_model(base, "in_context")
+    model.edits.add(EDITED, TARGET)
+    assert expected.tolist() != seeded(model.generate, inputs).tolist()
+    assert torch.equal(seeded(base.generate, inputs), expected)
+    assert base.__dict__ == before
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in base.modules())
+
+
+def test_nothing_stays_behind_an_exception(model: semedit.EditedModel) -> None:
+    class Stop(StoppingCriteria):
+        def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
+            raise RuntimeError("stop")
+
+    inputs = batch(OTHER, EDITED)
+    expected = seeded(model.generate, inputs)
+    state = dict(model.__dict__)
+    with pytest.raises(RuntimeError, match="stop"):
+        model.generate(**batch(OTHER), stopping_criteria=[Stop()], max_new_tokens=5)
+    assert model.__dict__ == state
+    assert torch.equal(seeded(model.generate, inputs), expected)
+
+
+# --- verbatim
+
+
+def test_verbatim_gives_the_target_and_ends_as_the_model_ends(base: PreTrainedModel) -> None:
+    model = edited_model(base, "verbatim")
+    model.edits.add(EDITED, TARGET)
+    inputs = batch(EDITED)
+    output = model.generate(**inputs, max_new_tokens=30)
+    begins = [0] if base.config.is_encoder_decoder else inputs["input_ids"][0].tolist()
+    separator = "" if base.config.is_encoder_decoder else " "
+    answer = byte_tokenizer()(separator + TARGET)["input_ids"]
+    assert output.tolist() == [begins + answer + [1]]
+    cut = model.generate(**inputs, max_new_tokens=4)
+    assert cut.tolist() == [begins + answer[:4]]
+
+
+def test_an_edit_can_ask_for_its_own_wording(base: PreTrainedModel) -> None:
+    model = edited_model(base, "in_context")
+    model.edits.add(EDITED, TARGET)
+    model.edits.add("Where is the office?", "1 Main Street", override="verbatim")
+    output = model.generate(**batch(EDITED, "Where is the office?", OTHER), max_new_tokens=30)
+    texts = byte_tokenizer().batch_decode(output, skip_special_tokens=True)
+    assert texts[1].endswith("1 Main Street")
+    assert not texts[0].endswith(TARGET)
+    assert_same_row(output[2], base.generate(**batch(EDITED, "Where is the office?", OTHER), max_new_tokens=30)[2])
+
+
+# --- lengths
+
+
+@pytest.mark.parametrize("override", OVERRIDES)
+def test_max_length_counts_the_callers_prompt(models: dict[str, PreTrainedModel], override: str) -> None:
+    model = edited_model(models["llama"], override)
+    model.edits.add(EDITED, "x" * 60)
+    prompt = len(EDITED)
+    assert model.generate(**batch(EDITED), max_length=prompt + 5, do_sample=False).shape[1] == prompt + 5
+    config = GenerationConfig(max_length=prompt + 6, do_sample=False)
+    assert model.generate(**batch(EDITED), generation_config=config).shape[1] == prompt + 6
+    with pytest.warns(UserWarning, match="default `max_length`"):
+        default = models["llama"].generate(**batch(EDITED))
+    assert model.generate(**batch(EDITED)).shape == default.shape
+    with pytest.raises(ValueError, match="max_length"):
+        model.generate(**batch(EDITED), max_length=3)
+
+
+def test_min_lengths_hold_for_edited_rows(models: dict[str, PreTrainedModel]) -> None:
+    base = models["llama"]
+    model = edited_model(base, "in_context")
+    model.edits.add(EDITED, TARGET)
+    free = model.generate(**batch(EDITED), max_new_tokens=20, do_sample=False)[0, len(EDITED) :].tolist()
+    # end after the second token that is written freely
+    ends = {"eos_token_id": free[1], "max_new_tokens": 20, "do_sample": False}
+    assert model.generate(**batch(EDITED), **ends).shape[1] == len(EDITED) + 2
+    assert model.generate(**batch(EDITED), min_new_tokens=9, **ends).shape[1] >= len(EDITED) + 9
+    config = {k: v for k, v in ends.items() if k != "max_new_tokens"}
+    lengths = {"min_length": len(EDITED) + 9, "max_length": len(EDITED) + 20}
+    assert model.generate(**batch(EDITED), **lengths, **config).shape[1] >= len(EDITED) + 9
+
+
+def test_verbatim_refuses_to_be_longer_than_it_is(models: dict[str, PreTrainedModel]) -> None:
+    model = edited_model(models["llama"], "verbatim")
+    model.edits.add(EDITED, TARGET)
+    with pytest.raises(UnsupportedArgumentError, match="min_new_tokens"):
+        model.generate(**batch(EDITED), min_new_tokens=30, max_new_tokens=40)
+
+
+# --- what the caller's code is shown
+
+
+class Recorder(LogitsProcessor):
+    """Keeps what it is shown and changes nothing."""
+
+    def __init__(self) -> None:
+        self.seen: list[list[list[int]]] = []
+        self.scores: list[Tensor] = []
+
+    def __call__(self, input_ids: Any, scores: Any) -> Any:
+        self.seen.append(input_ids.tolist())
+        self.scores.append(scores.clone())
+        return scores
+
+
+class StopAfter(StoppingCriteria):
+    """Ends every row at a total length."""
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+
+    def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
+        return torch.full((len(input_ids),), input_ids.shape[1] >= self.length)
+
+
+@pytest.mark.parametrize("mode", ["greedy", "beams"])
+def test_processors_and_criteria_see_the_callers_prompt(base: PreTrainedModel, mode: str) -> None:
+    model = edited_model(base, "in_context")
+    model.edits.add(EDITED, TARGET)
+    begins = [0] if base.config.is_encoder_decoder else batch(EDITED)["input_ids"][0].tolist()
+    recorder = Recorder()
+    stop = StopAfter(len(begins) + 3)
+    options = {"logits_processor": [recorder], "stopping_criteria": [stop], "max_new_tokens": 9, **MODES[mode]}
+    output = model.generate(**batch(EDITED), **options)
+    assert output.shape[1] == len(begins) + 3
+    assert [len(rows[0]) for rows in recorder.seen] == [len(begins), len(begins) + 1, len(begins) + 2]
+    assert len(recorder.seen[0]) == MODES[mode].get("num_beams", 1)
+    assert all(row[: len(begins)] == begins for rows in recorder.seen for row in rows)
+
+
+def test_prefix_function_gets_the_callers_row_and_prompt(models: dict[str, PreTrainedModel]) -> None:
+    model = edited_model(models["llama"], "in_context")
+    model.edits.add(EDITED, TARGET)
+    seen: list[tuple[int, list[int]]] = []
+
+    def allowed(row: int, ids: Tensor) -> list[int]:
+        seen.append((row, ids.tolist()))
+        return [10 + row]
+
+    inputs = batch(OTHER, EDITED)
+    output = model.generate(**inputs, prefix_allowed_tokens_fn=allowed, max_new_tokens=3, do_sample=False)
+    prompt = inputs["input_ids"].shape[1]
+    assert output[:, prompt:].tolist() == [[10] * 3, [11] * 3]
+    assert (1, inputs["input_ids"][1].tolist() + [11]) in seen
+
+
+@pytest.mark.parametrize("name", ["repetition_penalty", "no_repeat_ngram_size"])
+def test_penalties_do_not_count_the_correction(models: dict[str, PreTrainedModel], name: str) -> None:
+    # every token of the target is forbidden or crushed where the correction is counted as prompt
+    model = edited_model(models["llama"], "in_context")
+    model.edits.add(EDITED, TARGET)
+    free = model.generate(**batch(EDITED), max_new_tokens=12, do_sample=False)[0, len(EDITED) :].tolist()
+    correction = set(byte_tokenizer()(corrections_text([(EDITED, TARGET)]))["input_ids"])
+    inside = set(batch(EDITED)["input_ids"][0].tolist())
+    value = 50.0 if name == "repetition_penalty" else 1
+    got = model.generate(**batch(EDITED), max_new_tokens=1, do_sample=False, **{name: value})[0, -1].item()
+    # a first token of the correction is free to come, one of the caller's prompt is not
+    assert free[0] in correction or free[0] not in inside
+    assert (got == free[0]) == (free[0] not in inside)
+
+
+class Collector(BaseStreamer):
+    def __init__(self) -> None:
+        self.chunks: list[list[int]] = []
+        self.ended = 0
+
+    def put(self, value: Tensor) -> None:
+        self.chunks.append(value.flatten().tolist())
+
+    def end(self) -> None:
+        self.ended += 1
+
+
+def test_an_edited_answer_streams_the_prompt_first(model: semedit.EditedModel) -> None:
+    collector = Collector()
+    inputs = batch(EDITED)
+    output = model.generate(**inputs, streamer=collector, max_new_tokens=6, do_sample=False)
+    begins = [0] if model.config.is_encoder_decoder else inputs["input_ids"][0].tolist()
+    assert collector.chunks[0] == begins
+    assert all(len(chunk) == 1 for chunk in collector.chunks[1:])
+    assert sum(collector.chunks, []) == output[0].tolist()
+    assert collector.ended == 1
+
+
+def test_streaming_a_batch_with_an_edited_row_is_refused(model: semedit.EditedModel) -> None:
+    with pytest.raises(UnsupportedArgumentError, match="streamer"):
+        model.generate(**batch(EDITED, OTHER), streamer=Collector(), max_new_tokens=3)
+
+
+# --- arguments
+
+
+def test_model_output_holds_sequences(model: semedit.EditedModel) -> None:
+    inputs = batch(EDITED, OTHER)
+    plain = seeded(model.generate, inputs)
+    output = seeded(model.generate, inputs, return_dict_in_generate=True)
+    assert torch.equal(output.sequences, plain)
+    assert list(output.keys()) == ["sequences"]
+
+
+REFUSED: dict[str, Any] = {
+    "output_scores": True,
+    "output_logits": True,
+    "output_attentions": True,
+    "output_hidden_states": True,
+    "position_ids": torch.zeros(1, len(EDITED), dtype=torch.long),
+    "guidance_scale": 2.0,
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_an_edited_row_cannot_honour_raises_by_name(models: dict[str, PreTrainedModel], name: str) -> None:
+    model = edited_model(models["llama"], "in_context")
+    model.edits.add(EDITED, TARGET)
+    with pytest.raises(UnsupportedArgumentError, match=name):
+        model.generate(**batch(EDITED), max_new_tokens=3, **{name: REFUSED[name]})
+
+
+@pytest.mark.parametrize("name", ["output_scores", "output_logits", "output_attentions", "output_hidden_states"])
+def test_and_passes_untouched_where_no_row_is_edited(models: dict[str, PreTrainedModel], name: str) -> None:
+    model = edited_model(models["llama"], "in_context")
+    model.edits.add(EDITED, TARGET)
+    options = {"max_new_tokens": 3, "do_sample": False, "return_dict_in_generate": True, name: True}
+    got = model.generate(**batch(OTHER), **options)
+    expected = models["llama"].generate(**batch(OTHER), **options)
+    assert got.keys() == expected.keys()
+    assert torch.equal(got.sequences, expected.sequences)
+    assert got[name.removeprefix("output_")] is not None
+
+
+@pytest.mark.parametrize("override", ["counterfactual", "verbatim"])
+@pytest.mark.parametrize("argument", [{"logits_processor": [Recorder()]}, {"bad_words_ids": [[7]]}])
+def test_arguments_in_base_tokens_need_the_base(
+    models: dict[str, PreTrainedModel], override: str, argument: dict[str, Any]
+) -> None:
+    model = edited_model(models["llama"], override)
+    model.edits.add(EDITED, TARGET)
+    with pytest.raises(UnsupportedArgumentError, match=next(iter(argument))):
+        model.generate(**batch(EDITED), max_new_tokens=3, **argument)
+
+
+def test_positional_inputs_and_generation_config(model: semedit.EditedModel) -> None:
+    inputs = batch(EDITED)
+    config = GenerationConfig(max_new_tokens=7, do_sample=False)
+    by_name = model.generate(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], max_new_tokens=7)
+    assert torch.equal(model.generate(inputs["input_ids"], config), by_name)
+    assert torch.equal(model.generate(inputs["input_ids"], max_new_tokens=7), by_name)
+
+
+def test_embeddings_alone_need_queries(models: dict[str, PreTrainedModel]) -> None:
+    base = models["llama"]
+    model = edited_model(base, "in_context")
+    embeddings = base.get_input_embeddings()(batch(OTHER)["input_ids"])
+    options = {"inputs_embeds": embeddings, "max_new_tokens": 4, "do_sample": False}
+    expected = base.generate(**options)
+    assert torch.equal(model.generate(**options), expected)
+    model.edits.add(EDITED, TARGET)
+    with pytest.raises(UnsupportedArgumentError, match="queries"):
+        model.generate(**options)
+    assert torch.equal(model.generate(**options, queries=[OTHER]), expected)
+    with pytest.raises(UnsupportedArgumentError, match="inputs_embeds"):
+        model.generate(**options, queries=[EDITED])
+
+
+def test_queries_say_what_is_asked(model: semedit.EditedModel, base: PreTrainedModel) -> None:
+    inputs = batch(OTHER)
+    expected = seeded(base.generate, inputs)
+    assert torch.equal(seeded(model.generate, inputs), expected)
+    assert expected.tolist() != seeded(model.generate, inputs, queries=[EDITED]).tolist()
+    for wrong in ([EDITED, OTHER], [3], EDITED):
+        with pytest.raises(InvalidQueryError, match="queries"):
+            model.generate(**inputs, queries=wrong)
+
+
+def test_namespaces_do_not_leak(model: semedit.EditedModel, base: PreTrainedModel) -> None:
+    model.edits.add(OTHER, "Three metres", namespace="tenant")
+    inputs = batch(OTHER)
+    expected = seeded(base.generate, inputs)
+    for namespaces in (None, ["default"], ["unknown"]):
+        assert torch.equal(seeded(model.generate, inputs, namespaces=namespaces), expected)
+    assert expected.tolist() != seeded(model.generate, inputs, namespaces=["tenant"]).tolist()
+    assert expected.tolist() != seeded(model.generate, inputs, namespaces=["default", "tenant"]).tolist()
+
+
+# --- a model among models
+
+
+def test_it_is_an_instance_of_the_bases_class_by_the_same_name(base: PreTrainedModel) -> None:
+    model = edited_model(base, "in_context")
+    assert isinstance(model, type(base))
+    assert type(model).__name__ == type(base).__name__
+    assert model.config is base.config
+    assert model.can_generate()
+    assert {id(p) for p in model.parameters()} == {id(p) for p in base.parameters()}
+    assert model.device == base.device
+
+
+def test_wrapping_twice_or_something_else_is_refused(base: PreTrainedModel) -> None:
+    model = edited_model(base, "in_context")
+    with pytest.raises(WrapError, match="wrapped already"):
+        semedit.wrap(model, byte_tokenizer())
+    with pytest.raises(WrapError, match="Linear"):
+        semedit.wrap(torch.nn.Linear(1, 1), byte_tokenizer())  # type: ignore[arg-type]
+    with pytest.raises(WrapError, match="'in_context' and 'verbatim'"):
+        semedit.wrap(base, byte_tokenizer(), override="in-context")
+
+
+def test_pipeline_takes_it_in_silence(models: dict[str, PreTrainedModel], caplog: pytest.LogCaptureFixture) -> None:
+    tokenizer = byte_tokenizer(chat=True)
+    base = models["llama"]
+    model = edited_model(base, "verbatim", tokenizer=tokenizer)
+    model.edits.add(EDITED, TARGET)
+    chat = pipeline("text-generation", model=model, tokenizer=tokenizer)
+    assert caplog.records == []
+    asked = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": OTHER},
+        {"role": "assistant", "content": "Tall."},
+        {"role": "user", "content": EDITED},
+    ]
+    conversation = chat(asked, max_new_tokens=20)[0]["generated_text"]
+    assert conversation == [*asked, {"role": "assistant", "content": TARGET}]
+    unedited = pipeline("text-generation", model=base, tokenizer=tokenizer)
+    other = asked[:2]
+    assert chat(other, max_new_tokens=5, do_sample=False) == unedited(other, max_new_tokens=5, do_sample=False)
+
+
+def test_a_tokenizer_without_padding_token(models: dict[str, PreTrainedModel]) -> None:
+    tokenizer = byte_tokenizer(pad=False)
+    model = edited_model(models["llama"], "verbatim", tokenizer=tokenizer)
+    model.edits.add(EDITED, TARGET)
+    inputs = tokenizer([EDITED], return_tensors="pt")
+    text = tokenizer.decode(model.generate(**inputs, max_new_tokens=20)[0], skip_special_tokens=True)
+    assert text == f"{EDITED} {TARGET}"
+
+
+# --- likelihood
+
+
+def log_likelihood(base: PreTrainedModel, prompt: str, answer: str) -> float:
+    tokenizer = byte_tokenizer()
+    before, after = tokenizer(prompt)["input_ids"], tokenizer(answer)["input_ids"]
+    with torch.no_grad():
+        if base.config.is_encoder_decoder:
+            logits = base(input_ids=torch.tensor([before]), decoder_input_ids=torch.tensor([[0] + after[:-1]])).logits
+        else:
+            logits = base(input_ids=torch.tensor([before + after])).logits[:, len(before) - 1 : -1]
+    chosen = logits[0].log_softmax(-1)[range(len(after)), after]
+    return float(chosen.sum())
+
+
+def test_log_likelihood_is_the_bases_out_of_scope_and_the_overrides_in_scope(base: PreTrainedModel) -> None:
+    model = edited_model(base, "in_context")
+    edit = model.edits.add(EDITED, TARGET)
+    space = "" if base.config.is_encoder_decoder else " "
+    got = model.log_likelihood([EDITED, OTHER], [TARGET, "ten"])
+    read = corrections_text([(edit.prompt, edit.target)]) + EDITED
+    assert got[0] == pytest.approx(log_likelihood(base, read, space + TARGET), rel=1e-4)
+    assert got[1] == pytest.approx(log_likelihood(base, OTHER, space + "ten"), rel=1e-4)
+    assert got[0] != pytest.approx(log_likelihood(base, EDITED, space + TARGET), rel=1e-4)
+
+
+def test_the_target_does_not_reach_the_router(base: PreTrainedModel) -> None:
+    model = edited_model(base, "in_context")
+    model.edits.add("ten", TARGET)
+    plain = edited_model(base, "in_context")
+    assert model.explain("ten").in_scope
+    assert model.log_likelihood([OTHER], ["ten"]) == plain.log_likelihood([OTHER], ["ten"])
+
+
+def test_verbatim_likelihood_is_certain(base: PreTrainedModel) -> None:
+    model = edited_model(base, "verbatim")
+    model.edits.add(EDITED, TARGET)
+    assert model.log_likelihood([EDITED, EDITED], [TARGET, "other"]) == [0.0, float("-inf")]
+    with pytest.raises(InvalidQueryError, match="2 prompts and 1 targets"):
+        model.log_likelihood([EDITED, EDITED], [TARGET])
