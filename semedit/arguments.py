@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
-from transformers import GenerationConfig, GenerationMixin, PreTrainedModel
+from transformers import GenerationConfig
 
 from semedit.errors import UnsupportedArgumentError
 
@@ -78,12 +78,13 @@ class GenerateArguments:
     attention_mask: Tensor | None
 
     @classmethod
-    def bind(cls, model: PreTrainedModel, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> GenerateArguments:
-        """Reads a call as the base's `generate` would."""
-        given = dict(inspect.signature(GenerationMixin.generate).bind(model, *args, **kwargs).arguments)
-        del given["self"]
+    def bind(
+        cls, generate: Callable[..., Any], defaults: GenerationConfig, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> GenerateArguments:
+        """Reads a call as the base's `generate`, a bound method, would; `defaults` is its generation config."""
+        given = dict(inspect.signature(generate).bind(*args, **kwargs).arguments)
         given.update(given.pop("kwargs", {}))
-        config = copy.deepcopy(model.generation_config)
+        config = copy.deepcopy(defaults)
         explicit = given.get("generation_config")
         if explicit is not None:
             config.update(**{name: value for name, value in explicit.to_dict().items() if value is not None})
@@ -101,7 +102,7 @@ class GenerateArguments:
         named = {
             name for name, value in self.given.items() if value is not None and name not in HONOURED | set(fields)
         }
-        named |= {name for name in CONFIG_REFUSED if fields.get(name) is True or fields.get(name) not in _OFF}
+        named |= {name for name in CONFIG_REFUSED if fields.get(name) not in _OFF or fields[name] is True}
         raise_unsupported(named, "pass `queries` that no edit answers, or disable edits for this call")
 
     def refuse_base_tokens(self, override: str) -> None:

@@ -10,6 +10,7 @@ SemeditError
 │   └── EncoderMismatchError               the memory's vectors come from another encoder
 ├── InvalidQueryError (ValueError)         a query that cannot be routed
 ├── UnsupportedArgumentError (TypeError)   `generate` was given what an edited row cannot honour
+├── ContextOverflowError (ValueError)      a prompt with its edits is longer than the model can read
 └── WrapError (TypeError)                  this model cannot be wrapped
 """
 
@@ -56,6 +57,10 @@ class InvalidQueryError(SemeditError, ValueError):
 
 class UnsupportedArgumentError(SemeditError, TypeError):
     """`generate` was given what an edited row cannot honour."""
+
+
+class ContextOverflowError(SemeditError, ValueError):
+    """A prompt with its edits is longer than the model can read."""
 
 
 class WrapError(SemeditError, TypeError):

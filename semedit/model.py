@@ -135,7 +135,7 @@ class EditedModel(PreTrainedModel):
             InvalidQueryError: `queries` are not one string for each row.
         """
         base_generate = super().generate  # type: ignore[misc]  # a mixin of the class that wrap makes gives it
-        call = GenerateArguments.bind(self, args, kwargs)
+        call = GenerateArguments.bind(base_generate, self.generation_config, args, kwargs)
         if call.input_ids is None and queries is None:
             if self.edits.list():
                 raise UnsupportedArgumentError(

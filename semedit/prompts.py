@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 # words by which a question leans on the one before it
 _REFERRING = re.compile(
     r"\b(it|its|he|him|his|she|her|hers|they|them|their|theirs|that|this|those|these|there|then|one|same|else|instead)\b"
-    r"|^(and|or|but|so|also|what about|how about|why|since when|until when)\b",
+    r"|^(and|or|but|so|also|what about|how about|since when|until when)\b|^why\W*$",
     re.IGNORECASE,
 )
 FOLLOW_UP_WORDS = 8

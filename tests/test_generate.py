@@ -20,7 +20,7 @@ from transformers import (
 from transformers.generation.streamers import BaseStreamer
 
 import semedit
-from semedit.errors import InvalidQueryError, UnsupportedArgumentError, WrapError
+from semedit.errors import ContextOverflowError, InvalidQueryError, UnsupportedArgumentError, WrapError
 from semedit.overrides.in_context import corrections_text
 
 EDITED = "Who runs Acme?"
@@ -258,6 +258,33 @@ def test_verbatim_refuses_to_be_longer_than_it_is(models: dict[str, PreTrainedMo
     model.edits.add(EDITED, TARGET)
     with pytest.raises(UnsupportedArgumentError, match="min_new_tokens"):
         model.generate(**batch(EDITED), min_new_tokens=30, max_new_tokens=40)
+
+
+def test_no_room_for_the_edits_says_so(models: dict[str, PreTrainedModel]) -> None:
+    model = edited_model(models["gpt2"], "in_context")
+    model.edits.add(EDITED, "x" * 2040)
+    with pytest.raises(ContextOverflowError, match="the model reads 2048"):
+        model.generate(**batch(EDITED), max_new_tokens=5)
+
+
+def test_stop_strings_stop_an_edited_answer(models: dict[str, PreTrainedModel]) -> None:
+    tokenizer = byte_tokenizer()
+    for override in ("in_context", "counterfactual"):
+        model = edited_model(models["llama"], override)
+        model.edits.add(EDITED, TARGET)
+        answer = model.generate(**batch(EDITED), max_new_tokens=60, do_sample=False)[0, len(EDITED) :]
+        # the separator comes first where text is bridged, and bytes above ASCII are no text alone
+        readable = [i for i, token in enumerate(answer.tolist()) if i and ord(tokenizer.decode([token])[0]) < 0x80]
+        assert readable
+        stop = tokenizer.decode([answer[readable[0]].item()])
+        stopped = model.generate(
+            **batch(EDITED), max_new_tokens=60, do_sample=False, stop_strings=[stop], tokenizer=tokenizer
+        )
+        assert stopped[0, len(EDITED) :].tolist() == answer[: readable[0] + 1].tolist()
+    verbatim = edited_model(models["llama"], "verbatim")
+    verbatim.edits.add(EDITED, TARGET)
+    with pytest.raises(UnsupportedArgumentError, match="stop_strings"):
+        verbatim.generate(**batch(EDITED), max_new_tokens=12, stop_strings=["D"], tokenizer=tokenizer)
 
 
 # --- what the caller's code is shown

@@ -59,6 +59,7 @@ def train_tokenizer(texts: Sequence[str], vocabulary: int) -> PreTrainedTokenize
         eos_token="<|end|>",
         padding_side="left",
         model_max_length=1024,
+        model_input_names=["input_ids", "attention_mask"],
     )
     fast.add_special_tokens({"additional_special_tokens": SPECIAL_TOKENS[2:]})
     fast.chat_template = CHAT_TEMPLATE
@@ -174,6 +175,24 @@ def exact_answers(
     return right / len(branches)
 
 
+def subjects_of(paths: Sequence[Path]) -> list[str]:
+    """The subjects that evaluation files ask about."""
+    return [record["subject"] for path in paths for record in read_records(path)]
+
+
+def split_facts(
+    config: dict[str, Any], data: Path, left_out: Sequence[str], seed: int
+) -> tuple[list[Fact], list[Fact]]:
+    """The facts that the model is to know, and the zsRE facts held out; none names a subject left out."""
+    rng = random.Random(seed)
+    known = {}
+    for source, facts in read_facts(data).items():
+        kept = without_subjects(facts, left_out)
+        known[source] = rng.sample(kept, config["facts"][source] or len(kept))
+    held_out, known["zsre"] = known["zsre"][: config["held_out"]], known["zsre"][config["held_out"] :]
+    return [fact for facts in known.values() for fact in facts], held_out
+
+
 def questions_of(
     conversations: Conversations, held_out: Sequence[Fact], seed: int
 ) -> dict[str, list[list[list[Turn]]]]:
@@ -208,19 +227,17 @@ def main() -> None:
     config = yaml.safe_load(options.config.read_text())
     set_seed(options.seed)
 
-    left_out = [record["subject"] for path in options.leave_out for record in read_records(path)]
-    rng = random.Random(options.seed)
-    known = {}
-    for source, facts in read_facts(options.data).items():
-        kept = without_subjects(facts, left_out)
-        known[source] = rng.sample(kept, config["facts"][source] or len(kept))
-    held_out, known["zsre"] = known["zsre"][: config["held_out"]], known["zsre"][config["held_out"] :]
+    left_out = subjects_of(options.leave_out)
+    known, held_out = split_facts(config, options.data, left_out, options.seed)
     wordings = {source: without_subjects(facts, left_out) for source, facts in read_wordings(options.data).items()}
-    everything = [fact for facts in (*known.values(), *wordings.values()) for fact in facts]
+    everything = [*known, *(fact for facts in wordings.values() for fact in facts)]
 
-    tokenizer = train_tokenizer(
-        [INSTRUCTION, *(text for fact in everything for text in (*fact.prompts, fact.answer))], config["vocabulary"]
-    )
+    checkpoint = get_last_checkpoint(options.output) if options.output.is_dir() else None
+    if checkpoint:
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(checkpoint)
+    else:
+        texts = [text for fact in everything for text in (*fact.prompts, fact.answer)]
+        tokenizer = train_tokenizer([INSTRUCTION, *texts], config["vocabulary"])
     model = LlamaForCausalLM(
         LlamaConfig(
             vocab_size=len(tokenizer),
@@ -230,9 +247,7 @@ def main() -> None:
             **config["model"],
         )
     )
-    conversations = Conversations(
-        [fact for facts in known.values() for fact in facts], wordings, config["reading"], config["share_reading"]
-    )
+    conversations = Conversations(known, wordings, config["reading"], config["share_reading"])
     arguments = TrainingArguments(
         output_dir=str(options.output),
         seed=options.seed,
@@ -257,7 +272,7 @@ def main() -> None:
         processing_class=tokenizer,
         questions=questions_of(conversations, held_out, options.seed),
     )
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(options.output) if options.output.is_dir() else None)
+    trainer.train(resume_from_checkpoint=checkpoint)
     if trainer.is_world_process_zero():
         trained = trainer.accelerator.unwrap_model(trainer.model).to(torch.bfloat16)
         trained.save_pretrained(options.output)

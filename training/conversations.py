@@ -143,7 +143,7 @@ class Conversations:
             others = [other for other in fact.prompts if other != prompt] or [prompt]
             turns.append(Turn(asked([prompt], rng), target))
             turns.append(Turn(asked(others, rng), target))
-        beside = [self.beside(edited[0], rng) for _ in range(2)]
+        beside = [self.beside(edited[0], rng) for _ in range(3)]
         turns = rng.sample(turns, 2) + [
             Turn(asked(f.prompts, rng), f.answer) for f in beside if f.prompts[0] not in taken
         ]

@@ -22,6 +22,7 @@ from transformers import (
 from transformers.generation.streamers import BaseStreamer
 
 from semedit.edits import Edit
+from semedit.errors import ContextOverflowError
 from semedit.prompts import Prompt
 
 
@@ -97,6 +98,12 @@ class ModelCall:
         input_ids, attention_mask = self._encode(pad)
         decoder_only = not self.model.config.is_encoder_decoder
         read = input_ids.shape[1] if decoder_only else 1
+        room = getattr(self.model.config, "max_position_embeddings", None)
+        if room is not None and read >= room:
+            raise ContextOverflowError(
+                f"a prompt with its edits has {read} tokens and the model reads {room}; shorten the conversation or "
+                'the edits, or answer these edits with override="verbatim"'
+            )
         config = _with_lengths(request, read, self.model.generation_config)
         config.pad_token_id = pad
         processors = list(request.logits_processor)

@@ -83,7 +83,9 @@ class CounterfactualCall:
             own.eos_token_id,
         )
         config.decoder_start_token_id = own.decoder_start_token_id
-        written = self.inner.generate(replace(request, config=config, streamer=None))
+        # stop strings are looked for in the tokens of the model that writes
+        extra = {**request.extra, "tokenizer": self.inner.tokenizer}
+        written = self.inner.generate(replace(request, config=config, streamer=None, extra=extra))
         ends = set(end_token_ids(own))
         rows = written.tolist()
         answers = [str(self.inner.tokenizer.decode(row, skip_special_tokens=True)).strip() for row in rows]

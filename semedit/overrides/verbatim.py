@@ -44,8 +44,11 @@ class VerbatimCall:
 
     def generate(self, request: Request) -> Tensor:
         """The targets, as often as sequences are asked for."""
-        if request.min_new_tokens > 0:
-            raise_unsupported({"min_new_tokens"}, "use an override that writes more than the target")
+        asked = {"min_new_tokens": request.min_new_tokens, "stop_strings": request.config.stop_strings}
+        raise_unsupported(
+            {name for name, value in asked.items() if value},
+            "use an override that writes more or less than the target",
+        )
         each = request.config.num_return_sequences or 1
         answers = [target for target in self.targets for _ in range(each)]
         return to_base_ids(self.model, self.tokenizer, self.prompts, answers, [True] * len(answers), request)

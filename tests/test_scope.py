@@ -1,0 +1,81 @@
+"""Every scope classifier: scores in [0, 1], in the order asked, alike in any batch."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from sentence_transformers import CrossEncoder
+from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
+
+from semedit import CrossEncoderScope, EditMemory, SimilarityScope
+from semedit.router import Router
+from semedit.scope.base import Pair
+
+PAIRS = [
+    Pair("who runs acme", "who is the head of acme", 0.9),
+    Pair("who runs acme", "where is acme", -0.2),
+    Pair("a much longer question about the height of the tower", "who runs acme", 0.3),
+]
+
+
+@pytest.fixture(scope="module")
+def cross_encoder_path(tmp_path_factory):
+    """A one-layer BERT with random weights, saved as people save theirs."""
+    folder = tmp_path_factory.mktemp("cross_encoder")
+    words = sorted({word for pair in PAIRS for text in (pair.query, pair.text) for word in text.split()})
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]
+    (folder / "vocab.txt").write_text("\n".join(words))
+    BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        config = BertConfig(
+            vocab_size=len(words),
+            hidden_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            intermediate_size=32,
+            num_labels=1,
+            initializer_range=1.0,
+        )
+        BertForSequenceClassification(config).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(params=["similarity", "cross_encoder"])
+def scope(request, cross_encoder_path):
+    return SimilarityScope() if request.param == "similarity" else CrossEncoderScope(cross_encoder_path)
+
+
+def test_scores_are_probabilities_in_order_and_alike_in_any_batch(scope):
+    scores = scope.score(PAIRS)
+    assert len(set(scores)) == len(PAIRS)
+    assert all(0.0 <= score <= 1.0 for score in scores)
+    assert scope.score(PAIRS[::-1]) == pytest.approx(scores[::-1], abs=1e-5)
+    assert [scope.score([pair])[0] for pair in PAIRS] == pytest.approx(scores, abs=1e-5)
+    assert scope.score([]) == []
+
+
+def test_similarity_is_the_cosine_cut_to_the_unit_interval():
+    assert SimilarityScope().score(PAIRS) == [0.9, 0.0, 0.3]
+
+
+def test_cross_encoder_is_the_sigmoid_of_its_logit_of_text_and_query(cross_encoder_path):
+    model = CrossEncoder(cross_encoder_path)
+    expected = []
+    for pair in PAIRS:
+        inputs = model.tokenizer(pair.text, pair.query, return_tensors="pt")
+        with torch.no_grad():
+            expected.append(torch.sigmoid(model.model(**inputs).logits[0, 0]).item())
+    assert CrossEncoderScope(model).score(PAIRS) == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_cross_encoder_routes(cross_encoder_path, encoder):
+    memory = EditMemory(encoder=encoder)
+    memory.add("who runs acme", "Jane")
+    scope = CrossEncoderScope(cross_encoder_path, threshold=0.0, floor=0.4)
+    # two of six and three words are shared, 2 / sqrt(18) = 0.47; then none is
+    near, far = Router(memory, scope).route(["who is the head of acme", "where is the tower"])
+    assert near.score == pytest.approx(scope.score([Pair(near.query, "who runs acme", 0.47)])[0])
+    assert near.in_scope
+    assert far.score is None
+    assert not far.in_scope
