@@ -41,4 +41,3 @@ def chat_tokenizer() -> PreTrainedTokenizerFast:
 @pytest.fixture
 def encoder() -> WordEncoder:
     return WordEncoder()
-

@@ -53,6 +53,18 @@ def test_another_memory_on_the_same_file_is_seen_on_the_next_call(opening: Calla
     assert two.search(ACME) == []
 
 
+def test_disabled_holds_for_its_block_and_its_thread(memory: EditMemory):
+    memory.add(ACME, "Jane Doe")
+    seen: list[int] = []
+    with memory.disabled():
+        assert memory.search(ACME) == []
+        thread = threading.Thread(target=lambda: seen.append(len(memory.search(ACME))))
+        thread.start()
+        thread.join()
+    assert seen == [1]
+    assert len(memory.search(ACME)) == 1
+
+
 def test_threads_add_and_search_one_memory(memory: EditMemory):
     errors: list[BaseException] = []
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import uuid
-from collections import ChainMap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import replace
@@ -23,7 +21,17 @@ from semedit.errors import (
     EncoderMismatchError,
     NothingToUndoError,
 )
-from semedit.memory.checks import EDITABLE, check_edit, check_names, read_jsonl, write_jsonl
+from semedit.memory.additions import Additions, prompt_key
+from semedit.memory.checks import (
+    EDITABLE,
+    check_author,
+    check_edit,
+    check_names,
+    check_search,
+    new_id,
+    read_jsonl,
+    write_jsonl,
+)
 from semedit.memory.encoder import Encoder, SentenceEncoder, Vectors
 from semedit.memory.keys import KeyTable
 from semedit.memory.sqlite import SQLiteStore
@@ -89,7 +97,7 @@ class EditMemory:
             StoreError: it could not be written, and nothing was changed.
         """
         edit = Edit(
-            id=_new_id() if id is None else id,
+            id=new_id() if id is None else id,
             prompt=prompt,
             target=target,
             paraphrases=paraphrases,  # type: ignore[arg-type]  # check_edit makes tuples of both
@@ -109,7 +117,7 @@ class EditMemory:
         """Adds edits as one change, all or none, encoded in batches; as `add` for each, in their order."""
         checked = [check_edit(edit) for edit in edits]
         with self._writing([text for edit in checked for text in edit.texts], progress) as revisions:
-            plan = _Additions(self._edits, self._by_prompt, revisions)
+            plan = Additions(self._edits, self._by_prompt, revisions)
             planned = [plan.add(edit) for edit in checked]
         written = {(edit.id, edit.active): edit for edit in revisions}
         return [replace(written.get((edit.id, True), edit), outcome=edit.outcome) for edit in planned]
@@ -127,12 +135,12 @@ class EditMemory:
             The edit as it is now; where nothing differs, no revision is written.
         """
         check_names(changes, EDITABLE)
-        self._refresh()
+        check_author(author)
         new = check_edit(replace(self._active(id), **changes))
         with self._writing(new.texts) as revisions:
             current = self._active(id)
             new = check_edit(replace(current, **changes))
-            other = self._by_prompt.get(_prompt_key(new), id)
+            other = self._by_prompt.get(prompt_key(new), id)
             if other != id:
                 raise DuplicateEditError(f"edit {other!r} has this prompt already; retire it or update it instead")
             if new == current:
@@ -142,7 +150,7 @@ class EditMemory:
 
     def add_negative(self, id: str, text: str, *, author: str | None = None) -> Edit:
         """Keeps an edit from firing on `text` and on what is at least as near to it as to the edit."""
-        self._refresh()
+        check_author(author)
         check_edit(replace(self._active(id), negatives=(text,)))
         with self._writing([text]) as revisions:
             edit = self._active(id)
@@ -153,6 +161,7 @@ class EditMemory:
 
     def retire(self, id: str, *, author: str | None = None) -> Edit:
         """Takes an edit out of force; its history stays."""
+        check_author(author)
         with self._writing() as revisions:
             revisions.append(replace(self._active(id), active=False, action="retire", author=author))
         return revisions[0]
@@ -163,6 +172,7 @@ class EditMemory:
         Raises:
             NothingToUndoError: every change is taken back.
         """
+        check_author(author)
         before = self._undoable()
         texts = [text for edit in before for text in edit.texts]
         with self._writing(texts) as revisions:
@@ -184,7 +194,11 @@ class EditMemory:
         """
         with self._lock:
             self._refresh()
-            return self._known(id)
+            if id not in self._edits:
+                raise EditNotFoundError(
+                    f"no edit has the id {id!r}; `list()` or `semedit edit ls` shows those there are"
+                )
+            return self._edits[id]
 
     def list(self, *, namespace: str | None = None, include_retired: bool = False) -> Edits:
         """The newest revision of each active edit, oldest edit first; of all edits, or of one namespace."""
@@ -214,7 +228,11 @@ class EditMemory:
             queries: texts.
             k: how many.
             namespaces: where to look; None looks in `"default"` alone. An unknown namespace has no edits.
+
+        Raises:
+            InvalidQueryError: a query is no text, or `namespaces` no list.
         """
+        check_search(queries, namespaces)
         names = ("default",) if namespaces is None else tuple(namespaces)
         with self._lock:
             self._refresh()
@@ -222,6 +240,7 @@ class EditMemory:
                 return tuple([] for _ in queries)
         vectors = self.encoder.encode(queries)  # without the lock: others may search and write meanwhile
         with self._lock:
+            self._refresh()
             return tuple(self._candidates(vector, k, names) for vector in vectors)
 
     @contextlib.contextmanager
@@ -241,11 +260,8 @@ class EditMemory:
 
     def import_(self, path: str | Path, *, author: str | None = None, progress: bool = False) -> Edits:
         """Adds the edits of a JSON-lines file as one change, all or none; each says its outcome."""
-        edits = read_jsonl(path)
-        return self.add_many(
-            [replace(edit, id=_new_id() if edit.id == "-" else edit.id, author=author) for edit in edits],
-            progress=progress,
-        )
+        edits = [replace(edit, author=author) for edit in read_jsonl(path)]
+        return self.add_many(edits, progress=progress)
 
     # --- following the log
 
@@ -258,15 +274,20 @@ class EditMemory:
     def _refresh(self) -> None:
         """Catches up with the log."""
         with self._lock:
-            head = self.store.head()
-            if head == self._head:
+            if self.store.head() == self._head:
                 return
-            if head[1] != self._head[1]:
+            try:
+                with self.store.snapshot():
+                    head = self.store.head()
+                    if head[1] != self._head[1]:
+                        self._forget()
+                        self._check_encoder()
+                    self._apply(self.store.changes_since(self._head[0]))
+            except BaseException:
+                # half caught up, the next call could not go on from here: let it begin anew
                 self._forget()
-                self._check_encoder()
-            changes = self.store.changes_since(self._head[0])
-            self._apply(changes)
-            self._head = (changes[-1].revision if changes else self._head[0], head[1])
+                raise
+            self._head = head
 
     def _check_encoder(self) -> None:
         made_by = self.store.encoder()
@@ -280,12 +301,12 @@ class EditMemory:
         newest = {edit.id: edit for edit in changes}
         for edit in newest.values():
             old = self._edits.get(edit.id)
-            if old is not None and old.active and self._by_prompt.get(_prompt_key(old)) == edit.id:
-                del self._by_prompt[_prompt_key(old)]
+            if old is not None and old.active and self._by_prompt.get(prompt_key(old)) == edit.id:
+                del self._by_prompt[prompt_key(old)]
         for edit in newest.values():
             self._edits[edit.id] = edit
             if edit.active:
-                self._by_prompt[_prompt_key(edit)] = edit.id
+                self._by_prompt[prompt_key(edit)] = edit.id
         self._keys.put(newest.values(), self.store.vectors)
 
     @contextlib.contextmanager
@@ -328,20 +349,17 @@ class EditMemory:
             elif undone:
                 undone -= 1
             else:
-                return [self._before(edit, change) for edit in self.store.change(change)]
+                # a bulk change may hold several revisions of an edit
+                return [self._before(id, change) for id in dict.fromkeys(e.id for e in self.store.change(change))]
         raise NothingToUndoError("there is no change left to undo")
 
-    def _before(self, edit: Edit, change: int) -> Edit:
-        earlier = [revision for revision in self.store.history(edit.id) if revision.revision < change]
-        return earlier[-1] if earlier else replace(edit, active=False)
-
-    def _known(self, id: str) -> Edit:
-        if id not in self._edits:
-            raise EditNotFoundError(f"no edit has the id {id!r}; `list()` or `semedit edit ls` shows those there are")
-        return self._edits[id]
+    def _before(self, id: str, change: int) -> Edit:
+        history = self.store.history(id)
+        earlier = [edit for edit in history if edit.revision < change]
+        return earlier[-1] if earlier else replace(history[0], active=False)
 
     def _active(self, id: str) -> Edit:
-        edit = self._known(id)
+        edit = self.get(id)
         if not edit.active:
             raise EditRetiredError(f"edit {id!r} was retired (revision {edit.revision}); add it again or undo that")
         return edit
@@ -374,43 +392,3 @@ def reembed(store: EditStore, encoder: Encoder, *, progress: bool = False) -> in
         stacked = np.stack(list(vectors.values())) if vectors else np.zeros((0, encoder.dim), np.float32)
         writer.replace_vectors(encoder.fingerprint, list(vectors), stacked)
     return len(vectors)
-
-
-class _Additions:
-    """Decides what adding edits one after another means, as revisions."""
-
-    def __init__(self, edits: dict[str, Edit], by_prompt: dict[tuple[str, str], str], revisions: list[Edit]) -> None:
-        # what this change does lies over what is there, which may be large
-        self.edits: ChainMap[str, Edit] = ChainMap({}, edits)
-        self.by_prompt: ChainMap[tuple[str, str], str] = ChainMap({}, by_prompt)
-        self.revisions = revisions
-
-    def add(self, edit: Edit) -> Edit:
-        """The edit with its outcome, or the edit that already says the same."""
-        old_id = self.by_prompt.get(_prompt_key(edit))
-        old = self.edits[old_id] if old_id is not None else None
-        if old is not None and _content(old) == _content(edit):
-            return replace(old, outcome="unchanged")
-        if edit.id in self.edits:
-            raise DuplicateEditError(f"an edit with the id {edit.id!r} exists already; update it or choose another id")
-        if old is not None:
-            self.revisions.append(replace(old, active=False, action="supersede", author=edit.author))
-            self.edits[old.id] = self.revisions[-1]
-        edit = replace(edit, active=True, action="add", outcome="added" if old is None else "superseded")
-        self.revisions.append(edit)
-        self.edits[edit.id] = edit
-        self.by_prompt[_prompt_key(edit)] = edit.id
-        return edit
-
-
-def _new_id() -> str:
-    return uuid.uuid4().hex[:12]
-
-
-def _prompt_key(edit: Edit) -> tuple[str, str]:
-    """What two edits must share to have the same prompt: case and white space do not tell them apart."""
-    return edit.namespace, " ".join(edit.prompt.split()).casefold()
-
-
-def _content(edit: Edit) -> tuple[object, ...]:
-    return (edit.target, edit.paraphrases, edit.negatives, edit.valid_from, edit.valid_until, edit.override)

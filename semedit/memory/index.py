@@ -50,6 +50,7 @@ class VectorIndex:
             return np.zeros((len(queries), 0), np.float32), np.zeros((len(queries), 0), np.int64)
         parameters = faiss.SearchParameters()
         if without is not None and len(without):
-            parameters.sel = faiss.IDSelectorNot(faiss.IDSelectorBatch(without))
+            passed_over = faiss.IDSelectorBatch(without)  # named, for it must live as long as the search
+            parameters.sel = faiss.IDSelectorNot(passed_over)
         similarities, numbers = self._index.search(np.ascontiguousarray(queries), k, params=parameters)
         return similarities, numbers

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 import numpy as np
 
@@ -31,7 +31,7 @@ class KeyTable:
         self._windows: set[str] = set()  # edits that are not always in force
         self._next = 0
 
-    def put(self, edits: Iterable[Edit], vectors_of: Callable[[Iterable[str]], Mapping[str, Vectors]]) -> None:
+    def put(self, edits: Collection[Edit], vectors_of: Callable[[Iterable[str]], Mapping[str, Vectors]]) -> None:
         """Takes each edit as it now is in place of what it was; retired edits leave the table.
 
         Args:

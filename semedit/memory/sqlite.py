@@ -6,7 +6,9 @@ import contextlib
 import os
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+import time
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -48,10 +50,27 @@ class SQLiteStore:
     """
 
     def __init__(self, path: str | Path | None = None) -> None:
-        self.location = ":memory:" if path is None else str(path)
+        # through Path, for an empty name would mean a file that vanishes
+        self.location = ":memory:" if path is None else str(Path(path))
         self._lock = threading.RLock()
-        self._pid = os.getpid()
-        self._connection = self._open()
+        self._closed = False
+        self._connection: sqlite3.Connection | None = self._open()
+        if self.location != ":memory:" and hasattr(os, "register_at_fork"):
+            let_go, release = _weakly(self._before_fork), _weakly(self._after_fork)
+            os.register_at_fork(before=let_go, after_in_parent=release, after_in_child=release)
+
+    @contextlib.contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """What is read inside belongs to one moment; within a transaction, to what it sees."""
+        with self._reading() as connection:
+            if connection.in_transaction:
+                yield
+                return
+            connection.execute("BEGIN")
+            try:
+                yield
+            finally:
+                connection.execute("ROLLBACK")
 
     def head(self) -> tuple[int, int]:
         """The newest revision and the epoch."""
@@ -99,14 +118,12 @@ class SQLiteStore:
     @contextlib.contextmanager
     def transaction(self) -> Iterator[_SQLiteWriter]:
         """Holds the file for writing, waiting up to a minute for other writers."""
-        with self._lock:
+        with self._lock, self._explained("write to"):
             connection = self._current()
-            with self._explained("write to"):
-                connection.execute("BEGIN IMMEDIATE")
+            connection.execute("BEGIN IMMEDIATE")
             try:
-                with self._explained("write to"):
-                    yield _SQLiteWriter(connection)
-                    connection.execute("COMMIT")
+                yield _SQLiteWriter(connection)
+                connection.execute("COMMIT")
             except BaseException:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
@@ -115,7 +132,20 @@ class SQLiteStore:
     def close(self) -> None:
         """Closes the file."""
         with self._lock:
+            self._closed = True
+            if self._connection is not None:
+                self._connection.close()
+
+    def _before_fork(self) -> None:
+        # no connection may live through a fork: SQLite would believe in the child that it holds its parent's locks,
+        # and what the child writes could be lost
+        self._lock.acquire()
+        if self._connection is not None:
             self._connection.close()
+            self._connection = None
+
+    def _after_fork(self) -> None:
+        self._lock.release()
 
     def _open(self) -> sqlite3.Connection:
         with self._explained("open"):
@@ -130,8 +160,9 @@ class SQLiteStore:
         return connection
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
-        application = connection.execute("PRAGMA application_id").fetchone()[0]
+        # tables first: another process may be making the file at this moment
         tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        application = connection.execute("PRAGMA application_id").fetchone()[0]
         if application != APPLICATION_ID and tables:
             raise StoreError(
                 f"{self.location} is a SQLite file of another program, not an edit memory; name another file"
@@ -145,7 +176,7 @@ class SQLiteStore:
         # an acknowledged edit survives a loss of power, at the price of one flush for each change
         connection.execute("PRAGMA synchronous = FULL")
         if version < FORMAT:
-            connection.execute("PRAGMA journal_mode = WAL")
+            _switch_to_wal(connection)
             connection.execute("BEGIN IMMEDIATE")
             # another process may have been first
             if not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
@@ -154,9 +185,10 @@ class SQLiteStore:
             connection.execute("COMMIT")
 
     def _current(self) -> sqlite3.Connection:
-        # a connection must not be used on the other side of a fork
-        if self._pid != os.getpid() and self.location != ":memory:":
-            self._connection, self._pid = self._open(), os.getpid()
+        if self._closed:
+            raise StoreError(f"the edit memory {self.location} was closed; open it again")
+        if self._connection is None:
+            self._connection = self._open()
         return self._connection
 
     @contextlib.contextmanager
@@ -224,6 +256,31 @@ class _SQLiteWriter:
         self.put_vectors(texts, vectors)
 
 
+def _switch_to_wal(connection: sqlite3.Connection) -> None:
+    # where several processes make a file at once, SQLite refuses some of them without waiting
+    deadline = time.monotonic() + _BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+        time.sleep(0.01)
+
+
+def _weakly(method: Callable[[], None]) -> Callable[[], None]:
+    """Calls a method for as long as its object is there, without keeping it there."""
+    reference = weakref.WeakMethod(method)
+
+    def call() -> None:
+        bound = reference()
+        if bound is not None:
+            bound()
+
+    return call
+
+
 def _advice(error: sqlite3.Error) -> str:
     """What SQLite found, and what to do."""
     what = str(error)
@@ -231,8 +288,8 @@ def _advice(error: sqlite3.Error) -> str:
         return f"{what}; it is no edit memory or is damaged, so name another file or restore a backup"
     if "readonly" in what or "unable to open" in what:
         return f"{what}; check that its folder exists and can be written, WAL mode writes beside the file"
-    if "full" in what:
-        return f"{what}; nothing was changed, so free some space and try again"
+    if "full" in what or "disk I/O" in what:
+        return f"{what}; nothing was changed, so make sure that the disk is sound and has space, and try again"
     if "locked" in what:
         return f"{what}; another process has been writing for over {_BUSY_SECONDS:.0f} s, so try again when it is done"
     return what

@@ -35,6 +35,9 @@ class EditStore(Protocol):
 
     location: str
 
+    def snapshot(self) -> AbstractContextManager[None]:
+        """What is read inside belongs to one moment; within a transaction, to what it sees."""
+
     def head(self) -> tuple[int, int]:
         """The newest revision, 0 where there is none, and the epoch."""
 
