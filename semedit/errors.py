@@ -11,7 +11,8 @@ SemeditError
 ├── InvalidQueryError (ValueError)         a query that cannot be routed
 ├── UnsupportedArgumentError (TypeError)   `generate` was given what an edited row cannot honour
 ├── ContextOverflowError (ValueError)      a prompt with its edits is longer than the model can read
-└── WrapError (TypeError)                  this model cannot be wrapped
+├── WrapError (TypeError)                  this model cannot be wrapped
+└── LoadError (OSError)                    a model or an encoder cannot be loaded
 """
 
 
@@ -65,3 +66,7 @@ class ContextOverflowError(SemeditError, ValueError):
 
 class WrapError(SemeditError, TypeError):
     """This model cannot be wrapped."""
+
+
+class LoadError(SemeditError, OSError):
+    """A model or an encoder cannot be loaded."""

@@ -238,7 +238,8 @@ ACTIONS = ["add", "ls", "show", "update", "rm", "undo", "history", "import", "ex
 
 
 @pytest.mark.parametrize("command", [*COMMANDS, *(f"edit {action}" for action in ACTIONS)])
-def test_help_has_an_example_and_the_exit_codes(command, capsys):
+def test_help_has_an_example_and_the_exit_codes(command, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
     with pytest.raises(SystemExit) as stopped:
         main([*command.split(), "--help"])
     assert stopped.value.code == 0

@@ -111,14 +111,20 @@ class Oracle:
         self.table.put(edits, lambda texts: {text: self.vectors[text] for text in texts})
 
     def check(self, k: int, namespaces: list[str], out: frozenset[str] = frozenset()) -> list[str]:
-        query = unit_vectors(self.rng, 1)[0]
+        queries = unit_vectors(self.rng, 3)
+        rows = self.table.nearest(queries, k, namespaces, lambda id: id not in out)
+        assert len(rows) == len(queries)
+        for query, found in zip(queries, rows, strict=True):
+            self.check_row(query, found, k, namespaces, out)
+        return [id for id, _, _ in rows[0]]
+
+    def check_row(self, query, found, k: int, namespaces: list[str], out: frozenset[str]) -> None:
         expected = []
         for edit in self.edits.values():
             if edit.active and edit.namespace in namespaces and edit.id not in out:
                 similarity, key = max((float(self.vectors[key] @ query), key) for key in edit.keys)
                 expected.append((edit.id, key, similarity))
         expected = sorted(expected, key=lambda entry: -entry[2])[:k]
-        found = self.table.nearest(query, k, namespaces, lambda id: id not in out)
         assert [entry[:2] for entry in found] == [entry[:2] for entry in expected]
         assert [entry[2] for entry in found] == pytest.approx([entry[2] for entry in expected], abs=1e-6)
         for id, _, _ in found:
@@ -127,7 +133,6 @@ class Oracle:
             assert [s for _, s in to_negatives] == pytest.approx(
                 [float(self.vectors[text] @ query) for text in self.edits[id].negatives], abs=1e-6
             )
-        return [id for id, _, _ in found]
 
 
 def edit(number: int, namespace: str, keys: int, version: int = 0, negatives: int = 0) -> Edit:
@@ -179,7 +184,7 @@ def test_edits_out_of_force_are_passed_over_and_come_back(rng: np.random.Generat
     assert odd & set(oracle.check(40, ["a"]))
     # the window is taken away while the texts stay: the edit is then always in force
     oracle.put(replace(oracle.edits["edit 1"], valid_until=None))
-    found = oracle.table.nearest(oracle.vectors[oracle.edits["edit 1"].prompt], 1, ["a"], lambda id: False)
+    [found] = oracle.table.nearest(oracle.vectors[oracle.edits["edit 1"].prompt][None], 1, ["a"], lambda id: False)
     assert [id for id, _, _ in found] == ["edit 1"]
 
 

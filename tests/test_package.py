@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import semedit
 
 ROOT = Path(semedit.__file__).parent
@@ -43,8 +45,26 @@ def modules() -> list[tuple[str, Path]]:
 
 def test_public_names_are_what_all_says():
     assert sorted(semedit.__all__) == semedit.__all__
-    classes_and_functions = {name for name, value in vars(semedit).items() if callable(value)}
-    assert classes_and_functions == set(semedit.__all__)
+    assert set(semedit._HOMES) == set(semedit.__all__)
+    for name in semedit.__all__:
+        assert getattr(semedit, name).__module__ == f"semedit.{semedit._HOMES[name]}"
+    with pytest.raises(AttributeError, match="wrapp"):
+        semedit.wrapp  # noqa: B018
+
+
+def test_what_needs_no_model_does_not_wait_for_one():
+    script = """
+import sys
+import semedit
+from semedit.cli import main
+try:
+    main(["--help"])
+except SystemExit:
+    pass
+print([name for name in ("torch", "transformers", "sentence_transformers", "faiss") if name in sys.modules])
+"""
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert run.stdout.splitlines()[-1] == "[]"
 
 
 def test_imports_run_downward_only():
@@ -73,7 +93,7 @@ import json, logging, random, sys
 import numpy, sentence_transformers, torch, transformers
 before = (torch.get_rng_state().tolist(), random.getstate(), numpy.random.get_state()[1].tolist())
 handlers = list(logging.getLogger().handlers)
-import semedit
+import semedit.model
 after = (torch.get_rng_state().tolist(), random.getstate(), numpy.random.get_state()[1].tolist())
 optional = [name for name in ("psycopg", "starlette", "yaml.cyaml", "matplotlib") if name in sys.modules]
 print(json.dumps([before == after, handlers == logging.getLogger().handlers, optional]))

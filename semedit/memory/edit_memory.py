@@ -241,7 +241,15 @@ class EditMemory:
         vectors = self.encoder.encode(queries)  # without the lock: others may search and write meanwhile
         with self._lock:
             self._refresh()
-            return tuple(self._candidates(vector, k, names) for vector in vectors)
+            now = datetime.now(timezone.utc)
+            found = self._keys.nearest(vectors, k, names, lambda id: self._edits[id].in_force(now))
+            return tuple(
+                [
+                    Candidate(self._edits[id], key, cosine, self._keys.to_negatives(id, vector))
+                    for id, key, cosine in row
+                ]
+                for row, vector in zip(found, vectors, strict=True)
+            )
 
     @contextlib.contextmanager
     def disabled(self) -> Iterator[None]:
@@ -363,14 +371,6 @@ class EditMemory:
         if not edit.active:
             raise EditRetiredError(f"edit {id!r} was retired (revision {edit.revision}); add it again or undo that")
         return edit
-
-    def _candidates(self, vector: Vectors, k: int, namespaces: Sequence[str]) -> Candidates:
-        now = datetime.now(timezone.utc)
-        found = self._keys.nearest(vector, k, namespaces, lambda id: self._edits[id].in_force(now))
-        return [
-            Candidate(self._edits[id], key, similarity, self._keys.to_negatives(id, vector))
-            for id, key, similarity in found
-        ]
 
 
 def reembed(store: EditStore, encoder: Encoder, *, progress: bool = False) -> int:

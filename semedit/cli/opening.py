@@ -1,0 +1,93 @@
+"""What commands work with: the memory file, the encoder, the scope."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+from semedit.errors import EncoderMismatchError, LoadError, StoreError
+from semedit.memory.edit_memory import EditMemory
+from semedit.memory.encoder import SentenceEncoder, Vectors
+from semedit.memory.sqlite import SQLiteStore
+from semedit.memory.store import EditStore
+from semedit.scope.similarity import SimilarityScope
+
+
+def open_memory(args: argparse.Namespace, *, make: bool = False) -> EditMemory:
+    """The memory of `--memory`, found with `--encoder`.
+
+    Args:
+        args: the command line.
+        make: whether to make the file where there is none.
+
+    Raises:
+        StoreError: it cannot be opened, or is not there.
+    """
+    store = open_store(args, make=make)
+    return EditMemory(store, DeferredEncoder(store, args.encoder))
+
+
+def open_store(args: argparse.Namespace, *, make: bool = False) -> SQLiteStore:
+    """The log of `--memory`, as for `open_memory`."""
+    if not make and not Path(args.memory).exists():
+        raise StoreError(
+            f"there is no edit memory at {args.memory}; name another with --memory, or begin one: "
+            "semedit edit add PROMPT TARGET"
+        )
+    return SQLiteStore(args.memory)
+
+
+class DeferredEncoder:
+    """The encoder of a store's vectors, loaded when a text is to be encoded; much can be done without.
+
+    Args:
+        store: whose vectors they are; where it holds none, the encoder is loaded at once.
+        name: the encoder's name or path; None takes the one installed with semedit.
+    """
+
+    def __init__(self, store: EditStore, name: str | None) -> None:
+        self._location = store.location
+        self._name = name
+        made_by, newest = store.encoder(), store.changes_since(store.head()[0] - 1)
+        if made_by is not None and newest:
+            self.fingerprint = made_by
+            [vector] = store.vectors([newest[0].prompt]).values()
+            self.dim = len(vector)
+        else:
+            self.fingerprint, self.dim = self._loaded.fingerprint, self._loaded.dim
+
+    def encode(self, texts: Sequence[str], *, progress: bool = False) -> Vectors:
+        """`(texts, dim)` float32 rows of length 1.
+
+        Raises:
+            EncoderMismatchError: the encoder is another than the one that made the store's vectors.
+        """
+        if self._loaded.fingerprint != self.fingerprint:
+            raise EncoderMismatchError(
+                f"the vectors of {self._location} were made by {self.fingerprint}, not by "
+                f"{self._loaded.fingerprint}; name that encoder with --encoder, or make them anew: "
+                f"semedit edit reembed --memory {self._location}"
+            )
+        return self._loaded.encode(texts, progress=progress)
+
+    @cached_property
+    def _loaded(self) -> SentenceEncoder:
+        return load_encoder(self._name)
+
+
+def load_encoder(name: str | None) -> SentenceEncoder:
+    """The encoder of that name or path; None gives the one installed with semedit."""
+    from semedit.cli.loading import quieten  # brings transformers, which takes seconds and often is not needed
+
+    quieten()
+    try:
+        return SentenceEncoder(name)
+    except (OSError, ValueError) as error:
+        raise LoadError(f"cannot load the encoder {name}: {error}") from error
+
+
+def scope_of(args: argparse.Namespace) -> SimilarityScope:
+    """The scope classifier, at `--threshold` where it is given."""
+    return SimilarityScope() if args.threshold is None else SimilarityScope(args.threshold)

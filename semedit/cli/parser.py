@@ -1,0 +1,109 @@
+"""What the command line takes, and what its help says."""
+
+from __future__ import annotations
+
+import argparse
+
+from semedit.cli.edit_parser import add_edit
+from semedit.cli.options import (
+    EXIT_CODES,
+    Subparsers,
+    command,
+    json_option,
+    length_option,
+    memory_options,
+    model_options,
+    routing_options,
+)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line; `args.command(args)` runs what was asked for and gives the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="semedit",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Correct a language model while it runs: edits in a memory file answer wherever\n"
+        "they are in scope, and the model answers as before everywhere else.",
+        epilog=f"""first steps:
+  semedit demo
+  semedit edit add "Who is the chief executive of Acme?" "Jane Doe"
+  semedit generate "Who is Acme's chief executive?"
+  semedit explain "Who is Acme's chief executive?"
+  semedit chat
+
+{EXIT_CODES}""",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_demo(commands)
+    _add_chat(commands)
+    _add_generate(commands)
+    _add_explain(commands)
+    add_edit(commands)
+    return parser
+
+
+def _add_demo(commands: Subparsers) -> None:
+    parser = command(
+        commands,
+        "demo",
+        "demo:demo",
+        "edit a model, see the edit answer, undo it",
+        "Wraps the shipped model, edits one fact, and shows what changes and what does not. The memory is gone "
+        "afterwards. Exits with 1 where anything that it shows did not hold.",
+        "semedit demo",
+    )
+    model_options(parser)
+
+
+def _add_chat(commands: Subparsers) -> None:
+    parser = command(
+        commands,
+        "chat",
+        "chat:chat",
+        "talk to a model and correct it as you go",
+        "A conversation in the terminal. /edit, /fix, /why, /undo and /edits correct the model and show why it "
+        "answers as it does; /help lists them. Without a terminal it reads a line a turn from its input. A model "
+        "without a chat template is asked each question on its own.",
+        "semedit chat --model path/to/model --memory edits.db",
+    )
+    model_options(parser)
+    memory_options(parser)
+    routing_options(parser)
+    length_option(parser)
+
+
+def _add_generate(commands: Subparsers) -> None:
+    parser = command(
+        commands,
+        "generate",
+        "generate:generate",
+        "answer prompts",
+        "Answers each prompt by the edits in scope, or else as the model does. A model with a chat template reads "
+        "the prompt as a user's turn. Answers are printed one after the other; with --json a JSON line each, with "
+        "the route that was taken.",
+        'semedit generate "Who is the chief executive of Acme?" --memory edits.db',
+    )
+    parser.add_argument(
+        "prompts", nargs="*", metavar="PROMPT", help="a prompt; without any, one is read from each line of the input"
+    )
+    model_options(parser)
+    memory_options(parser)
+    routing_options(parser)
+    length_option(parser)
+    json_option(parser, "a JSON line for each prompt: prompt, answer, route")
+
+
+def _add_explain(commands: Subparsers) -> None:
+    parser = command(
+        commands,
+        "explain",
+        "generate:explain",
+        "say which edits would answer a query, and why",
+        "Shows the decision for a query without answering it: the edits, their scores, the threshold, the runner-up "
+        "and the reason. No language model is loaded.",
+        'semedit explain "Who runs Acme?" --memory edits.db --threshold 0.8',
+    )
+    parser.add_argument("query", metavar="QUERY", help="what is asked")
+    memory_options(parser)
+    routing_options(parser)
+    json_option(parser, "a JSON object: query, in_scope, reason, score, threshold, edits, runner_up, candidates")
