@@ -118,6 +118,33 @@ def test_a_row_is_answered_alike_alone_and_in_a_batch(model: semedit.EditedModel
     assert_same_row(together, alone)
 
 
+def test_edited_rows_of_different_lengths_are_answered_as_alone(model: semedit.EditedModel) -> None:
+    longer = "Where is the headquarters of Acme, the maker of anvils?"
+    model.edits.add(longer, "Bonn")
+    rows = seeded(model.generate, batch(EDITED, longer), do_sample=False)
+    answers = [rows[0], rows[1]]
+    if not model.config.is_encoder_decoder:
+        answers[0] = rows[0, len(longer) - len(EDITED) :]
+    for prompt, answer in zip((EDITED, longer), answers, strict=True):
+        assert_same_row(answer, seeded(model.generate, batch(prompt), do_sample=False)[0])
+
+
+def test_a_batch_is_as_wide_as_its_longest_row(models: dict[str, PreTrainedModel]) -> None:
+    base = models["llama"]
+    inputs = batch(OTHER, EDITED)
+    prompt = inputs["input_ids"].shape[1]
+    free = base.generate(**inputs, max_new_tokens=12, do_sample=False)[:, prompt:]
+    end = free[0, 1].item()  # ends the unedited row after two tokens, and the edited one's base answer not at all
+    options = {"max_new_tokens": 12, "do_sample": False, "eos_token_id": end}
+    assert end not in free[1].tolist()
+    assert base.generate(**inputs, **options).shape[1] == prompt + 12
+    model = edited_model(base, "verbatim")
+    model.edits.add(EDITED, "ab")
+    space, a, b = byte_tokenizer()(" ab")["input_ids"]
+    written = model.generate(**inputs, **options)[:, prompt:]
+    assert written.tolist() == [[*free[0, :2].tolist(), 0, 0], [space, a, b, end]]
+
+
 def test_prompt_ids_come_first(model: semedit.EditedModel) -> None:
     inputs = batch(EDITED, OTHER)
     output = seeded(model.generate, inputs)
@@ -317,15 +344,20 @@ class StopAfter(StoppingCriteria):
 def test_processors_and_criteria_see_the_callers_prompt(base: PreTrainedModel, mode: str) -> None:
     model = edited_model(base, "in_context")
     model.edits.add(EDITED, TARGET)
-    begins = [0] if base.config.is_encoder_decoder else batch(EDITED)["input_ids"][0].tolist()
+    model.edits.add("Where is it?", "Bonn")
+    inputs = batch(EDITED, "Where is it?")
+    begins = [[0], [0]] if base.config.is_encoder_decoder else inputs["input_ids"].tolist()
+    assert begins[0] != begins[1] or base.config.is_encoder_decoder
+    start = len(begins[0])
     recorder = Recorder()
-    stop = StopAfter(len(begins) + 3)
+    stop = StopAfter(start + 3)
     options = {"logits_processor": [recorder], "stopping_criteria": [stop], "max_new_tokens": 9, **MODES[mode]}
-    output = model.generate(**batch(EDITED), **options)
-    assert output.shape[1] == len(begins) + 3
-    assert [len(rows[0]) for rows in recorder.seen] == [len(begins), len(begins) + 1, len(begins) + 2]
-    assert len(recorder.seen[0]) == MODES[mode].get("num_beams", 1)
-    assert all(row[: len(begins)] == begins for rows in recorder.seen for row in rows)
+    output = model.generate(**inputs, **options)
+    assert output.shape[1] == start + 3
+    beams = MODES[mode].get("num_beams", 1)
+    assert [len(rows[0]) for rows in recorder.seen] == [start, start + 1, start + 2]
+    for rows in recorder.seen:
+        assert [row[:start] for row in rows] == [begins[0]] * beams + [begins[1]] * beams
 
 
 def test_prefix_function_gets_the_callers_row_and_prompt(models: dict[str, PreTrainedModel]) -> None:
@@ -344,19 +376,30 @@ def test_prefix_function_gets_the_callers_row_and_prompt(models: dict[str, PreTr
     assert (1, inputs["input_ids"][1].tolist() + [11]) in seen
 
 
-@pytest.mark.parametrize("name", ["repetition_penalty", "no_repeat_ngram_size"])
-def test_penalties_do_not_count_the_correction(models: dict[str, PreTrainedModel], name: str) -> None:
-    # every token of the target is forbidden or crushed where the correction is counted as prompt
+@pytest.mark.parametrize("penalty", [{"repetition_penalty": 50.0}, {"no_repeat_ngram_size": 1}], ids=str)
+def test_penalties_do_not_count_the_correction(models: dict[str, PreTrainedModel], penalty: dict[str, Any]) -> None:
     model = edited_model(models["llama"], "in_context")
     model.edits.add(EDITED, TARGET)
-    free = model.generate(**batch(EDITED), max_new_tokens=12, do_sample=False)[0, len(EDITED) :].tolist()
-    correction = set(byte_tokenizer()(corrections_text([(EDITED, TARGET)]))["input_ids"])
-    inside = set(batch(EDITED)["input_ids"][0].tolist())
-    value = 50.0 if name == "repetition_penalty" else 1
-    got = model.generate(**batch(EDITED), max_new_tokens=1, do_sample=False, **{name: value})[0, -1].item()
-    # a first token of the correction is free to come, one of the caller's prompt is not
-    assert free[0] in correction or free[0] not in inside
-    assert (got == free[0]) == (free[0] not in inside)
+    recorder = Recorder()
+    options = {"max_new_tokens": 1, "do_sample": False}
+    model.generate(**batch(EDITED), logits_processor=[recorder], **options)
+    asked = set(batch(EDITED)["input_ids"][0].tolist())
+    stated = set(byte_tokenizer()(corrections_text([(EDITED, TARGET)]))["input_ids"]) - asked
+    ranked = [token for token in recorder.scores[0][0].argsort(descending=True).tolist() if token not in asked]
+    # the likeliest token that only the correction holds, and the next one that nothing holds
+    first = next(token for token in ranked if token in stated)
+    second = next(token for token in ranked[ranked.index(first) :] if token not in stated)
+
+    def choice(*allowed: int) -> int:
+        ids = model.generate(**batch(EDITED), prefix_allowed_tokens_fn=lambda *_: list(allowed), **options, **penalty)
+        return int(ids[0, -1])
+
+    assert choice(first, second) == first
+    # what the caller's own prompt holds is counted
+    everything = recorder.scores[0][0].argsort(descending=True).tolist()
+    own = next(token for token in everything if token in asked)
+    next_best = next(token for token in everything[everything.index(own) :] if token not in asked)
+    assert choice(own, next_best) == next_best
 
 
 class Collector(BaseStreamer):

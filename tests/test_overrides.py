@@ -96,6 +96,26 @@ def test_a_counterfactual_model_with_another_tokenizer_is_bridged_by_text(kind):
     assert small_tokenizer(answer)["input_ids"] != tokenizer(answer)["input_ids"]
 
 
+def test_a_counterfactual_model_ends_as_it_ends_itself():
+    base, tokenizer = tiny_model("llama"), byte_tokenizer()
+    small = tiny_model("t5", seed=6)
+    override = semedit.CounterfactualOverride(base, tokenizer, small, byte_tokenizer())
+    model = semedit.wrap(base, tokenizer, encoder=WordEncoder(), override=override)
+    model.edits.add("Who runs Acme?", "Jane Doe")
+    inputs = tokenizer(["Who runs Acme?"], return_tensors="pt")
+
+    def answer():
+        return model.generate(**inputs, max_new_tokens=12, do_sample=False)[0, inputs["input_ids"].shape[1] :].tolist()
+
+    free = answer()
+    read = tokenizer("Who runs Acme? Jane Doe Who runs Acme?<|end|>", return_tensors="pt")
+    written = small.generate(**read, max_new_tokens=12, do_sample=False)[0, 1:].tolist()
+    small.generation_config.eos_token_id = written[2]
+    first_two = tokenizer.decode(written[:3]).strip()
+    assert answer() == [*tokenizer(" " + first_two)["input_ids"], 1][:12]
+    assert answer() != free
+
+
 def test_an_answer_is_tokenised_as_it_follows_its_prompt():
     class Merging:
         """Words are tokens, and a space belongs to the word after it."""
