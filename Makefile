@@ -15,6 +15,15 @@ check: $(VENV)/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+figures: $(VENV)/ready  ## what the shipped model knows and reads; DATA=folder with train/ and dev/
+	$(BIN)/python training/measure_base_model.py semedit/models/base --config configs/base_model.yaml \
+		--data $(DATA)/train --edits $(DATA)/dev/ZsRE-test-all.json \
+		--leave-out $(DATA)/dev/ZsRE-test-all.json $(DATA)/dev/zsre_mend_edit.json
+
+bench: $(VENV)/ready  ## what routing and adding cost, as ratios in one run
+	$(BIN)/python benchmarks/overhead.py
+	$(BIN)/python benchmarks/memory.py
+
 $(VENV)/ready: pyproject.toml constraints-dev.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints-dev.txt torch

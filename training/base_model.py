@@ -275,6 +275,7 @@ def main() -> None:
     trainer.train(resume_from_checkpoint=checkpoint)
     if trainer.is_world_process_zero():
         trained = trainer.accelerator.unwrap_model(trainer.model).to(torch.bfloat16)
+        trained.config.use_cache = True  # the trainer turned it off
         trained.save_pretrained(options.output)
         tokenizer.save_pretrained(options.output)
 

@@ -47,5 +47,8 @@ def prompt_key(edit: Edit) -> tuple[str, str]:
     return edit.namespace, " ".join(edit.prompt.split()).casefold()
 
 
-def _content(edit: Edit) -> tuple[object, ...]:
-    return (edit.target, edit.paraphrases, edit.negatives, edit.valid_from, edit.valid_until, edit.override)
+def _content(edit: Edit) -> Edit:
+    """The edit without what every revision and every adding has of its own."""
+    return replace(
+        edit, id="", prompt="", author=None, active=True, action="add", revision=0, change=0, time=None, outcome=None
+    )

@@ -230,14 +230,11 @@ class _SQLiteWriter:
     def append(self, edits: Sequence[Edit]) -> list[Edit]:
         """Adds revisions as one change."""
         [head] = self.connection.execute("SELECT revision FROM counter").fetchone()
-        written = numbered(edits, head, datetime.now(timezone.utc))
+        now = datetime.now(timezone.utc)
+        written = numbered(edits, head, now)
         self.connection.executemany(
             "INSERT INTO revisions VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (
-                (e.revision, e.change, e.id, e.action, e.time.isoformat(), e.author, to_json(e))
-                for e in written
-                if e.time is not None
-            ),
+            ((e.revision, e.change, e.id, e.action, now.isoformat(), e.author, to_json(e)) for e in written),
         )
         self.connection.execute("UPDATE counter SET revision = ?", (head + len(edits),))
         return written
