@@ -55,6 +55,8 @@ def read_wordings(data: Path) -> dict[str, list[Fact]]:
 def without_subjects(facts: Iterable[Fact], subjects: Iterable[str]) -> list[Fact]:
     """The facts whose prompts name none of `subjects`."""
     longest_first = sorted(set(subjects), key=len, reverse=True)
+    if not longest_first:
+        return list(facts)
     named = re.compile(r"(?<!\w)(?:" + "|".join(map(re.escape, longest_first)) + r")(?!\w)")
     return [fact for fact in facts if not any(named.search(prompt) for prompt in fact.prompts)]
 
