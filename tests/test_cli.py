@@ -19,6 +19,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from semedit.cli import demo, main
 from semedit.memory.edit_memory import EditMemory
 from semedit.memory.sqlite import SQLiteStore
+from semedit.scope.similarity import SimilarityScope
 
 WORDS = ["[UNK]", "who", "what", "leads", "runs", "founded", "acme", "initech", "is", "it", "the", "boss", "now", "?"]
 QUESTION = "who leads acme"
@@ -265,12 +266,12 @@ def test_explain_says_why(run, added):
     assert route["in_scope"] is True
     assert [edit["id"] for edit in route["edits"]] == [added]
     assert route["score"] == pytest.approx(3 / 12**0.5)
-    assert route["threshold"] == 0.75
+    assert route["threshold"] == 0.8
     assert data(run, "explain", "who leads acme now", "--threshold", "0.9")["in_scope"] is False
     assert data(run, "explain", "who leads acme now", "--namespace", "legal")["candidates"] == []
     status, out, _ = run("explain", "who leads acme now")
     assert status == 0
-    assert "in scope: 0.87 reaches the threshold 0.75 on 'who leads acme'" in out
+    assert "in scope: 0.87 reaches the threshold 0.80 on 'who leads acme'" in out
     assert "answers" in out
     assert added in out
 
@@ -313,7 +314,7 @@ def test_chat_edits_explains_and_undoes(run, model_paths):
     assert f"added {id}: who leads acme => Zoë 漢字 🙂" in said
     # bytes are this model's tokens, and each character came whole
     assert f"\nZoë 漢字 🙂\n(edit {id}; /why says more)\n" in said
-    assert "in scope: 1.00 reaches the threshold 0.75" in said
+    assert "in scope: 1.00 reaches the threshold 0.80" in said
     assert f"undone: {id} is no longer in force" in said
     assert said.endswith("there are no edits\n")
     assert edits[id]["active"] is False
@@ -394,6 +395,6 @@ def test_demo_questions_are_routed_as_it_says():
         query: memory.search(query)[0].similarity
         for query in (demo.PARAPHRASE, demo.OTHER_SUBJECT, demo.OTHER_PROPERTY)
     }
-    assert near[demo.PARAPHRASE] > 0.8
-    assert near[demo.OTHER_SUBJECT] < 0.7
-    assert near[demo.OTHER_PROPERTY] < 0.7
+    assert near[demo.PARAPHRASE] >= SimilarityScope().threshold
+    assert near[demo.OTHER_SUBJECT] < SimilarityScope().threshold
+    assert near[demo.OTHER_PROPERTY] < SimilarityScope().threshold

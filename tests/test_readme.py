@@ -27,7 +27,7 @@ def test_its_examples_run_as_written(tmp_path, monkeypatch):
         else:
             assert printed == block
     assert (tmp_path / "edits.db").exists()
-    assert (tmp_path / "edits.jsonl").read_text(encoding="utf-8").count("\n") == 1
+    assert (tmp_path / "edits.jsonl").read_text(encoding="utf-8").count("\n") == 2
 
 
 @pytest.mark.parametrize(

@@ -15,11 +15,11 @@ from semedit.cli.tables import print_route
 from semedit.model import wrap
 
 # what the shipped model knows, and what is to be answered from now on
-QUESTION = "Which programming language is WebKit written in?"
-CORRECTION = "Rust"
-PARAPHRASE = "What programming language was used to write WebKit?"
-OTHER_SUBJECT = "Who developed The Golden Girls?"
-OTHER_PROPERTY = "WebKit, a product created by"
+QUESTION = "Who is the architect of Windsor Castle?"
+CORRECTION = "James Wyatt"
+PARAPHRASE = "Which architect designed Windsor Castle?"
+OTHER_SUBJECT = "Who is the architect of Freiberg House?"
+OTHER_PROPERTY = "What body of water was Windsor Castle next to?"
 _NEW_TOKENS = 32
 
 

@@ -87,7 +87,7 @@ def routing_options(parser: argparse.ArgumentParser) -> None:
         "--threshold",
         type=_share,
         metavar="COSINE",
-        help="the similarity from which on an edit is in scope, 0 to 1 (default: 0.75)",
+        help="the similarity from which on an edit is in scope, 0 to 1 (default: 0.8)",
     )
     parser.add_argument(
         "--namespace",

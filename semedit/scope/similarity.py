@@ -15,7 +15,7 @@ class SimilarityScope:
     matter.
     """
 
-    def __init__(self, threshold: float = 0.75) -> None:
+    def __init__(self, threshold: float = 0.8) -> None:
         self.threshold = threshold
         self.floor = threshold
 
