@@ -137,7 +137,7 @@ class EditedModel(PreTrainedModel):
         base_generate = super().generate  # type: ignore[misc]  # a mixin of the class that wrap makes gives it
         call = GenerateArguments.bind(base_generate, self.generation_config, args, kwargs)
         if call.input_ids is None and queries is None:
-            if self.edits.list():
+            if self.edits.holds_any(namespaces):
                 raise UnsupportedArgumentError(
                     "without input_ids semedit cannot read what is asked; pass queries=[...], one for each row"
                 )

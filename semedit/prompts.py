@@ -56,7 +56,7 @@ class ChatFormat:
     def of(cls, tokenizer: PreTrainedTokenizerBase) -> ChatFormat | None:
         """The format of a tokenizer's chat template, found by rendering a conversation.
 
-        None where there is no template, or one that does not mark where turns begin and end.
+        None where there is no template, or one that does not write turns of plain text with marks around them.
         """
         if not tokenizer.chat_template:
             return None
@@ -65,6 +65,8 @@ class ChatFormat:
         rendered = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         # as it reads in a prompt that comes back from token ids
         text = decode(tokenizer, tokenizer(rendered, add_special_tokens=False)["input_ids"])
+        if any(text.count(probe) != 1 for probe in _PROBES):
+            return None
         opening, rest = text.split(_PROBES[0])
         to_assistant, rest = rest.split(_PROBES[1])
         to_user, to_generation = rest.split(_PROBES[2])

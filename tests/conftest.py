@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
-from fakes import WordEncoder, byte_tokenizer, tiny_model
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from fakes import WordEncoder, tiny_model
+from transformers import PreTrainedModel
+
+from semedit.memory.edit_memory import EditMemory
+from semedit.memory.sqlite import SQLiteStore
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
@@ -26,16 +31,23 @@ def models() -> dict[str, PreTrainedModel]:
     return {kind: tiny_model(kind) for kind in ("llama", "gpt2", "t5")}
 
 
-@pytest.fixture(scope="session")
-def tokenizer() -> PreTrainedTokenizerFast:
-    """A byte tokenizer without a chat template; not to be changed."""
-    return byte_tokenizer()
+@pytest.fixture
+def opening(tmp_path: Path) -> Iterator[Callable[..., EditMemory]]:
+    """Opens the memory of this test, as often as it is called; all are closed in the end."""
+    opened: list[EditMemory] = []
+
+    def open_it(encoder: WordEncoder | None = None, store: SQLiteStore | None = None) -> EditMemory:
+        opened.append(EditMemory(store or SQLiteStore(tmp_path / "edits.db"), encoder or WordEncoder()))
+        return opened[-1]
+
+    yield open_it
+    for memory in opened:
+        memory.store.close()
 
 
-@pytest.fixture(scope="session")
-def chat_tokenizer() -> PreTrainedTokenizerFast:
-    """A byte tokenizer with a chat template; not to be changed."""
-    return byte_tokenizer(chat=True)
+@pytest.fixture
+def memory(opening: Callable[..., EditMemory]) -> EditMemory:
+    return opening()
 
 
 @pytest.fixture

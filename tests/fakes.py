@@ -20,6 +20,7 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
+from semedit.memory.edit_memory import EditMemory
 from semedit.scope.base import Pair
 
 CHAT_TEMPLATE = (
@@ -64,6 +65,11 @@ class TableScope:
     def score(self, pairs: Sequence[Pair]) -> list[float]:
         self.calls.append(list(pairs))
         return [self.table.get((pair.query, pair.text), 0.0) for pair in pairs]
+
+
+def log(memory: EditMemory) -> list[tuple[int, str, bool]]:
+    """Every revision of a memory: its number, what it did, whether its edit is then active."""
+    return [(edit.revision, edit.action, edit.active) for edit in memory.store.changes_since(0)]
 
 
 def byte_tokenizer(*, chat: bool = False, pad: bool = True) -> PreTrainedTokenizerFast:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
-from pathlib import Path
 
 import pytest
-from fakes import WordEncoder
+from fakes import WordEncoder, log
 
 from semedit.edits import Edit
 from semedit.errors import (
@@ -17,34 +16,10 @@ from semedit.errors import (
     NothingToUndoError,
 )
 from semedit.memory.edit_memory import EditMemory
-from semedit.memory.sqlite import SQLiteStore
 
 ACME = "Who runs Acme?"
 NOW = datetime.now(timezone.utc)
 DAY = timedelta(days=1)
-
-
-@pytest.fixture
-def opening(tmp_path: Path) -> Iterator[Callable[..., EditMemory]]:
-    """Opens the memory of this test, as often as it is called; all are closed in the end."""
-    opened: list[EditMemory] = []
-
-    def open_it(encoder: WordEncoder | None = None, store: SQLiteStore | None = None) -> EditMemory:
-        opened.append(EditMemory(store or SQLiteStore(tmp_path / "edits.db"), encoder or WordEncoder()))
-        return opened[-1]
-
-    yield open_it
-    for memory in opened:
-        memory.store.close()
-
-
-@pytest.fixture
-def memory(opening: Callable[..., EditMemory]) -> EditMemory:
-    return opening()
-
-
-def log(memory: EditMemory) -> list[tuple[int, str, bool]]:
-    return [(e.revision, e.action, e.active) for e in memory.store.changes_since(0)]
 
 
 def answers(memory: EditMemory) -> dict[str, str]:

@@ -500,6 +500,9 @@ def test_embeddings_alone_need_queries(models: dict[str, PreTrainedModel]) -> No
     model.edits.add(EDITED, TARGET)
     with pytest.raises(UnsupportedArgumentError, match="queries"):
         model.generate(**options)
+    with model.edits.disabled():
+        assert torch.equal(model.generate(**options), expected)
+    assert torch.equal(model.generate(**options, namespaces=["elsewhere"]), expected)
     assert torch.equal(model.generate(**options, queries=[OTHER]), expected)
     with pytest.raises(UnsupportedArgumentError, match="inputs_embeds"):
         model.generate(**options, queries=[EDITED])

@@ -110,6 +110,11 @@ def test_a_template_that_marks_no_turns_is_no_chat():
     tokenizer = byte_tokenizer()
     tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
     assert ChatFormat.of(tokenizer) is None
+    # one that expects each turn as a list of parts, as models of images have it
+    tokenizer.chat_template = (
+        "{% for m in messages %}<|user|>{% for p in m['content'] %}{{ p['text'] }}{% endfor %}{% endfor %}"
+    )
+    assert ChatFormat.of(tokenizer) is None
     assert ChatFormat.of(byte_tokenizer()) is None
     assert ChatFormat.of(byte_tokenizer(chat=True)) == ChatFormat(
         "<|user|>", "<|end|><|assistant|>", "<|end|><|user|>"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -22,25 +22,6 @@ from semedit.memory.sqlite import SQLiteStore
 ACME = "Who runs Acme?"
 NOW = datetime.now(timezone.utc)
 DAY = timedelta(days=1)
-
-
-@pytest.fixture
-def opening(tmp_path: Path) -> Iterator[Callable[..., EditMemory]]:
-    """Opens the memory of this test, as often as it is called; all are closed in the end."""
-    opened: list[EditMemory] = []
-
-    def open_it(encoder: WordEncoder | None = None, store: SQLiteStore | None = None) -> EditMemory:
-        opened.append(EditMemory(store or SQLiteStore(tmp_path / "edits.db"), encoder or WordEncoder()))
-        return opened[-1]
-
-    yield open_it
-    for memory in opened:
-        memory.store.close()
-
-
-@pytest.fixture
-def memory(opening: Callable[..., EditMemory]) -> EditMemory:
-    return opening()
 
 
 def test_another_memory_on_the_same_file_is_seen_on_the_next_call(opening: Callable[..., EditMemory]):

@@ -233,11 +233,9 @@ class EditMemory:
             InvalidQueryError: a query is no text, or `namespaces` no list.
         """
         check_search(queries, namespaces)
+        if not self.holds_any(namespaces):
+            return tuple([] for _ in queries)
         names = ("default",) if namespaces is None else tuple(namespaces)
-        with self._lock:
-            self._refresh()
-            if id(self) in _disabled.get() or not self._keys.holds_any(names):
-                return tuple([] for _ in queries)
         vectors = self.encoder.encode(queries)  # without the lock: others may search and write meanwhile
         with self._lock:
             self._refresh()
@@ -250,6 +248,13 @@ class EditMemory:
                 ]
                 for row, vector in zip(found, vectors, strict=True)
             )
+
+    def holds_any(self, namespaces: Sequence[str] | None = None) -> bool:
+        """Whether there is an edit to find in these namespaces, now and in this thread."""
+        with self._lock:
+            self._refresh()
+            names = ("default",) if namespaces is None else namespaces
+            return id(self) not in _disabled.get() and self._keys.holds_any(names)
 
     @contextlib.contextmanager
     def disabled(self) -> Iterator[None]:
