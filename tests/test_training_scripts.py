@@ -63,7 +63,8 @@ def write_data(folder: Path) -> None:
 
 def train(folder: Path, config: dict) -> subprocess.CompletedProcess[str]:
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    command = [sys.executable, str(ROOT / "training" / "base_model.py"), str(folder / "config.yaml")]
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "1"]
+    command += [str(ROOT / "training" / "base_model.py"), str(folder / "config.yaml")]
     command += ["--data", str(folder / "data"), "--output", str(folder / "out"), "--seed", "3"]
     run = subprocess.run(command, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr[-3000:]
