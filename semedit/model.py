@@ -153,15 +153,17 @@ class EditedModel(PreTrainedModel):
         call.refuse_unsupported()
         if call.get("streamer") is not None and len(prompts) > 1:
             raise_unsupported({"streamer"}, "stream one prompt at a time")
+        groups: dict[Override, list[int]] = {}
+        for i in rows:
+            groups.setdefault(self._editing.override_of(routes[i]), []).append(i)
+        for override in groups:
+            if not override.writes_base_tokens:
+                call.refuse_base_tokens(override.name)
+
         unedited = base_generate(*args, **kwargs) if len(rows) < len(routes) else None
         each = call.config.num_return_sequences or 1
         answers: dict[int, Tensor] = {}
-        for override in (self._editing.override, self._editing.verbatim):
-            group = [i for i in rows if i not in answers and self._editing.override_of(routes[i]) is override]
-            if not group:
-                continue
-            if not override.writes_base_tokens:
-                call.refuse_base_tokens(override.name)
+        for override, group in groups.items():
             request = self._request(call, group, least, most)
             with override.prepare([prompts[i] for i in group], [routes[i].edits for i in group]) as answering:
                 written = answering.generate(request)

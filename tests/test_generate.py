@@ -482,6 +482,17 @@ def test_arguments_in_base_tokens_need_the_base(
         model.generate(**batch(EDITED), max_new_tokens=3, **argument)
 
 
+def test_a_refusal_comes_before_anything_is_generated(models: dict[str, PreTrainedModel]) -> None:
+    model = edited_model(models["llama"], "verbatim")
+    model.edits.add(EDITED, TARGET)
+    recorder = Recorder()
+    with pytest.raises(UnsupportedArgumentError, match="logits_processor"):
+        model.generate(**batch(OTHER, EDITED), max_new_tokens=3, logits_processor=[recorder])
+    assert recorder.seen == []
+    model.generate(**batch(OTHER), max_new_tokens=3, logits_processor=[recorder])
+    assert len(recorder.seen) == 3
+
+
 def test_positional_inputs_and_generation_config(model: semedit.EditedModel) -> None:
     inputs = batch(EDITED)
     config = GenerationConfig(max_new_tokens=7, do_sample=False)

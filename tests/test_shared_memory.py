@@ -90,7 +90,7 @@ def test_catching_up_reads_one_moment_of_the_log(opening: Callable[..., EditMemo
 
     def change_and_drop_the_old_vectors() -> None:
         writer.update(edit.id, prompt="Who leads Acme?")
-        assert writer.reembed() == 1
+        assert reembed(writer.store, writer.encoder) == 1
 
     store.meanwhile = change_and_drop_the_old_vectors
     assert [e.prompt for e in reader.list()] == [ACME]

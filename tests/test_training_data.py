@@ -93,15 +93,19 @@ def test_facts_that_name_a_subject_left_out_are_left_out():
 
 def test_exact_answers_counts_whole_answers_with_their_end():
     tokenizer, model = byte_tokenizer(chat=True), tiny_model("llama")
-    prompt = tokenizer.apply_chat_template(
-        [{"role": "user", "content": "hi"}], tokenize=False, add_generation_prompt=True
-    )
-    inputs = tokenizer(prompt, return_tensors="pt", add_special_tokens=False)
-    first = model.generate(**inputs, max_new_tokens=1, do_sample=False)[0, -1].item()
-    # a model whose end is the token that it writes first answers with nothing at all
-    units = [[[Turn("hi", "")]], [[Turn("hi", "x")]]]
-    right = exact_answers(model, units, tokenizer)
-    assert right == (0.5 if first == tokenizer.eos_token_id else 0.0)
+    learned = [[Turn("hi", "yo")]]
+    units = [learned, [[Turn("hi", "yoo")]], [[Turn("hi", "y")]], [[Turn("hi", "no")]]]
+    assert exact_answers(model, units, tokenizer) == 0.0
+    row = Row([], [], [], [], [])
+    assert row.add(encode(learned, tokenizer), 60)
+    batch = collate([tensors(row, 60, tokenizer.pad_token_id)])
+    optimiser = MuonAdamW(model, lr=0.01, weight_decay=0.0)
+    for _ in range(60):
+        logits, targets = answer_logits(model, batch)
+        torch.nn.functional.cross_entropy(logits, targets).backward()
+        optimiser.step()
+        optimiser.zero_grad()
+    assert exact_answers(model, units, tokenizer) == 0.25
 
 
 def test_the_optimiser_moves_every_parameter_and_resumes_where_it_was():

@@ -18,6 +18,7 @@ import string
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 import yaml
 from rich.console import Console
 from rich.table import Table
@@ -62,8 +63,8 @@ class Answerer:
 
     def _generate(self, prompts: Sequence[Prompt], edits: Sequence[Sequence[Edit]]) -> list[list[int]]:
         config = self.model.generation_config
-        ids = self.model.dummy_inputs["input_ids"][:1].repeat(len(prompts), 1)
-        request = Request(ids, config, min_new_tokens=0, max_new_tokens=LONGEST_ANSWER)
+        no_ids = torch.empty(len(prompts), 0, dtype=torch.long)  # nothing here looks at the caller's own prompt
+        request = Request(no_ids, config, min_new_tokens=0, max_new_tokens=LONGEST_ANSWER)
         if any(edits):
             with self.override.prepare(prompts, edits) as call:
                 rows = call.generate(request)

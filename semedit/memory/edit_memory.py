@@ -180,10 +180,6 @@ class EditMemory:
             revisions += [replace(edit, action="undo", author=author) for edit in self._undoable()]
         return revisions
 
-    def reembed(self) -> int:
-        """Makes all vectors anew with this memory's encoder; says how many."""
-        return reembed(self.store, self.encoder)
-
     # --- reading edits
 
     def get(self, id: str) -> Edit:

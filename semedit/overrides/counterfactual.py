@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -76,7 +77,7 @@ class CounterfactualCall:
     def generate(self, request: Request) -> Tensor:
         """The counterfactual model's answers, decoded and written in the base's tokens."""
         own = self.inner.model.generation_config
-        config = request.config.__class__.from_dict(request.config.to_dict())
+        config = copy.deepcopy(request.config)
         config.pad_token_id, config.bos_token_id, config.eos_token_id = (
             own.pad_token_id,
             own.bos_token_id,
