@@ -73,10 +73,12 @@ def read_text(path: Path) -> str:
 def read_records(path: Path) -> list[Any]:
     """The records of a JSON or JSON-lines file."""
     text = read_text(path)
-    if path.suffix == ".jsonl":
+    try:
+        records = json.loads(text)
+    except json.JSONDecodeError:
+        # some publishers call their JSON lines .json
         return [json.loads(line) for line in text.splitlines() if line.strip()]
-    records: list[Any] = json.loads(text)
-    return records
+    return records if isinstance(records, list) else [records]
 
 
 def _zsre(data: Path) -> Iterator[Fact]:

@@ -1,0 +1,167 @@
+"""What the scope classifier is trained on, and how its probabilities and its threshold are chosen."""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from datasets import Dataset
+from fakes import WordEncoder
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "training"))
+import wordings
+from facts import Fact
+from neighbours import Neighbours
+from pairs import KINDS, PairSource, ScopePair
+from relations import NEAR_MISSES, read_relations
+from scope_classifier import LengthBatches, calibration_error, temperature_of, threshold_of
+from sources import is_held_out
+
+CITIES = ["Arles", "Bremen", "Cork", "Dover", "Essen", "Fano", "Genoa", "Hamm", "Imola", "Jena", "Kiel", "Lodi"]
+IN_SCOPE = {"paraphrase", "statement and question", "yes or no", "follow-up", "asked after another"}
+
+
+@pytest.fixture(scope="module")
+def source():
+    def facts(question, other, answer):
+        return [Fact((question.format(c), other.format(c)), answer.format(c), c) for c in CITIES]
+
+    by_source = {
+        "zsre": facts("Which river flows through {}?", "What is the river of {}?", "the {} river")
+        + facts("Who is the mayor of {}?", "By whom is {} governed?", "mayor of {}"),
+        "counterfact": facts("{} lies in", "{} is part of", "land of {}"),
+        "pokemqa": facts("The twin of {} is", "Which town is {}'s twin?", "twin of {}"),
+        "wikifactdiff": facts("{} has the postcode", "The post code of {} is", "{} 1"),
+        "pararel": facts("{} is near", "{} is next to", "by {}"),
+        "qqp": [Fact(("How do I sleep?", "What makes me sleep?"), "")],
+        "own": [Fact(("Where do I park?", "Is there a car park?"), "Behind the house")],
+    }
+    return PairSource(
+        facts=by_source,
+        relations=read_relations(),
+        specificity=[(c, [f"The age of {c} is", f"The name of the founder of {c} is"]) for c in CITIES],
+        rivals=[("How do I sleep?", "How do I wake up?")],
+        beside=[(by_source["counterfact"][i], f"{CITIES[i - 1]} lies in") for i in range(len(CITIES))],
+        queries={"questions": ["what is rain", "who won"], "chat": ["Write a poem."]},
+        neighbours=Neighbours(by_source, ["what is rain", "who won", "Write a poem."], WordEncoder()),
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_is_drawn_with_its_label(source, kind):
+    pairs = source.build({kind: 25}, random.Random(1))
+    assert len(pairs) >= (1 if kind in ("look-alike", "chat") else 15), "nothing to judge"
+    assert {pair.kind for pair in pairs} == {kind}
+    assert {pair.in_scope for pair in pairs} == {kind in IN_SCOPE}
+    for pair in pairs:
+        assert pair.prompt
+        assert pair.query
+        assert "{}" not in pair.prompt + pair.query
+        assert "[A]" not in pair.query
+        assert "[X]" not in pair.query
+        assert pair.in_scope or pair.prompt.lower() != pair.query.lower()
+
+
+def test_pairs_are_drawn_from_the_seed_alone_and_never_twice(source):
+    counts = {"paraphrase": 40, "same relation, other subject": 40, "chat": 2}
+    pairs = source.build(counts, random.Random(3))
+    assert pairs == source.build(counts, random.Random(3))
+    assert pairs != source.build(counts, random.Random(4))
+    assert len({(pair.prompt, pair.query) for pair in pairs}) == len(pairs)
+    drawn = Counter(pair.kind for pair in pairs)
+    assert drawn["paraphrase"] == drawn["same relation, other subject"] == 40
+
+
+def test_another_subject_is_another_subject(source):
+    for pair in source.build({"nearest neighbour": 20}, random.Random(5)):
+        [subject] = [city for city in CITIES if city in pair.prompt]
+        assert subject not in pair.query
+
+
+def test_every_wording_of_an_own_edit_stands_beside_every_other(source):
+    pairs = [(pair.prompt, pair.query, pair.in_scope) for pair in source.own_pairs()]
+    assert pairs == [
+        ("Where do I park?", "Is there a car park?", True),
+        ("Is there a car park?", "Where do I park?", True),
+    ]
+
+
+def test_the_relation_files_say_what_they_must():
+    relations = read_relations()
+    assert len(relations) >= 150
+    for relation in relations:
+        assert len(relation.ask) >= 8, relation.name
+        assert len(set(relation.ask)) == len(relation.ask), relation.name
+        assert len(relation.subjects) >= 15, relation.name
+        near = [text for kind in NEAR_MISSES for text in relation.near[kind]]
+        assert len(near) >= 12, relation.name
+        assert not set(near) & set(relation.ask), relation.name
+        for text in (*relation.ask, *relation.yes_no, *near):
+            assert text.count("{}") == 1, (relation.name, text)
+        assert all("[A]" in text for text in relation.yes_no), relation.name
+
+
+@pytest.mark.parametrize("name", ["Model 3", "John XXII", "Acme", "Port of Spain", "the Red Lion"])
+def test_a_near_name_is_another_name_that_looks_like_it(name):
+    for seed in range(50):
+        near = wordings.near_name(name, ["Big Ben", "Old Trafford"], random.Random(seed))
+        assert near != name
+        assert any(word in near for word in name.split()) or any(c.isdigit() for c in name)
+
+
+def test_typing_leaves_the_words_of_a_query():
+    query = "Who is the mayor of Bremen and of Verden?"
+    changed = {wordings.same(query, random.Random(seed)) for seed in range(300)}
+    assert len(changed) > 30
+    for text in changed:
+        assert "bremen" in text.lower() or "verden" in text.lower(), text
+
+
+def test_batches_hold_every_pair_once_and_pairs_of_one_length():
+    rng = random.Random(0)
+    texts = ["x" * rng.randint(1, 200) for _ in range(1000)]
+    dataset = Dataset.from_dict({"edit": texts, "query": texts})
+    sampler = LengthBatches(dataset, batch_size=16, drop_last=False, seed=1)
+    batches = list(sampler)
+    assert sorted(i for batch in batches for i in batch) == list(range(1000))
+    spread = np.mean([np.ptp([len(texts[i]) for i in batch]) for batch in batches])
+    assert spread < 30 < np.ptp([len(text) for text in texts])
+    assert batches == list(LengthBatches(dataset, batch_size=16, drop_last=False, seed=1))
+    sampler.set_epoch(1)
+    assert batches != list(sampler)
+
+
+def test_the_temperature_undoes_overconfidence():
+    rng = np.random.default_rng(0)
+    honest = rng.normal(0, 2, 20_000)
+    in_scope = rng.random(20_000) < 1 / (1 + np.exp(-honest))
+    assert temperature_of(3 * honest, in_scope) == pytest.approx(3, rel=0.05)
+    sure = 1 / (1 + np.exp(-3 * honest))
+    assert calibration_error(sure, in_scope) > 0.1
+    assert calibration_error(1 / (1 + np.exp(-honest)), in_scope) < 0.02
+
+
+def test_the_calibration_error_is_the_weighted_gap():
+    probabilities = np.array([0.95, 0.95, 0.95, 0.95, 0.05])
+    in_scope = np.array([True, True, True, False, False])
+    assert calibration_error(probabilities, in_scope, bins=10) == pytest.approx(0.8 * 0.2 + 0.2 * 0.05)
+
+
+def test_the_threshold_weighs_a_false_override_against_misses():
+    def pairs(in_scope, count):
+        return [ScopePair("p", "q", in_scope, str(in_scope))] * count
+
+    # from .72 on two of four are missed, below it one of four is overridden
+    probabilities = np.array([0.9, 0.9, 0.62, 0.62, 0.7, 0.1, 0.1, 0.1])
+    both = [*pairs(True, 4), *pairs(False, 4)]
+    assert threshold_of(probabilities, both, cost=1) < 0.62
+    assert threshold_of(probabilities, both, cost=3) == pytest.approx(0.75)
+
+
+def test_the_held_out_share_is_held_out():
+    held = [is_held_out(f"text {i}", 0.1) for i in range(5000)]
+    assert 0.08 < np.mean(held) < 0.12
