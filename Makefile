@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check figures bench clean
+.PHONY: demo test check figures bench scope retriever clean
 
 demo: $(VENV)/ready  ## wrap, edit, generate, explain, undo: on the shipped model
 	$(BIN)/semedit demo
@@ -20,9 +20,21 @@ figures: $(VENV)/ready  ## what the shipped model knows and reads; DATA=folder w
 		--data $(DATA)/train --edits $(DATA)/dev/ZsRE-test-all.json \
 		--leave-out $(DATA)/dev/ZsRE-test-all.json $(DATA)/dev/zsre_mend_edit.json
 
+retriever: $(VENV)/ready  ## compares retrievers; DATA=folder with train/ and dev/
+	$(BIN)/accelerate launch training/retriever.py configs/retriever.yaml --data $(DATA)/train --output out/retriever \
+		--leave-out $(DATA)/dev/ZsRE-test-all.json $(DATA)/dev/zsre_mend_edit.json
+	$(BIN)/accelerate launch training/retriever.py configs/retriever.yaml --data $(DATA)/train --output out/static \
+		--leave-out $(DATA)/dev/ZsRE-test-all.json $(DATA)/dev/zsre_mend_edit.json --static
+	$(BIN)/python benchmarks/retriever.py --data $(DATA)/dev --models out/retriever out/static
+
 bench: $(VENV)/ready  ## what routing and adding cost, as ratios in one run
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/memory.py
+
+scope: $(VENV)/ready  ## how well scope is decided, with figures in out/; DATA=folder with train/ and dev/
+	mkdir -p out
+	$(BIN)/python benchmarks/scope.py --data $(DATA)/dev --train $(DATA)/train --errors 10 \
+		--json out/scope.json --plot out/scope
 
 $(VENV)/ready: pyproject.toml constraints-dev.txt
 	$(PYTHON) -m venv $(VENV)

@@ -6,6 +6,7 @@ import argparse
 import json
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import version
@@ -84,7 +85,7 @@ def environment() -> dict[str, Any]:
 
 def report(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str]) -> None:
     """Prints a table: the first column says what was measured, the others the figures."""
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 132)  # a file has no width of its own
     table = Table(title=title, title_justify="left")
     for i, column in enumerate(columns):
         table.add_column(column, justify="right" if i else "left")

@@ -5,17 +5,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from semedit.edits import Candidate, Edit, Route
-    from semedit.errors import SemeditError
+    from semedit.errors import SemeditError, SemeditWarning
     from semedit.memory.edit_memory import EditMemory
     from semedit.memory.encoder import SentenceEncoder
     from semedit.model import EditedModel, wrap
     from semedit.overrides.counterfactual import CounterfactualOverride
     from semedit.overrides.in_context import InContextOverride
     from semedit.overrides.verbatim import VerbatimOverride
+    from semedit.scope.calibration import Calibration
     from semedit.scope.cross_encoder import CrossEncoderScope
     from semedit.scope.similarity import SimilarityScope
 
 __all__ = [
+    "Calibration",
     "Candidate",
     "CounterfactualOverride",
     "CrossEncoderScope",
@@ -25,6 +27,7 @@ __all__ = [
     "InContextOverride",
     "Route",
     "SemeditError",
+    "SemeditWarning",
     "SentenceEncoder",
     "SimilarityScope",
     "VerbatimOverride",
@@ -34,6 +37,7 @@ __all__ = [
 # where each name lives: it is imported when it is first asked for, since what runs without a model (the help, the
 # list of edits) should not wait seconds for torch and transformers
 _HOMES = {
+    "Calibration": "scope.calibration",
     "Candidate": "edits",
     "CounterfactualOverride": "overrides.counterfactual",
     "CrossEncoderScope": "scope.cross_encoder",
@@ -43,6 +47,7 @@ _HOMES = {
     "InContextOverride": "overrides.in_context",
     "Route": "edits",
     "SemeditError": "errors",
+    "SemeditWarning": "errors",
     "SentenceEncoder": "memory.encoder",
     "SimilarityScope": "scope.similarity",
     "VerbatimOverride": "overrides.verbatim",

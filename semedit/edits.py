@@ -63,6 +63,10 @@ class Edit:
         """Every text of the edit that has a vector: its keys, then its negatives."""
         return (*self.keys, *self.negatives)
 
+    def same_target(self, other: Edit) -> bool:
+        """Whether both answer alike; case and the white space around a target do not tell them apart."""
+        return self.target.strip().casefold() == other.target.strip().casefold()
+
     def in_force(self, now: datetime) -> bool:
         """Whether `now` lies within the edit's validity."""
         return (self.valid_from is None or self.valid_from <= now) and (
@@ -90,6 +94,15 @@ class Candidate:
     score: float | None = None
     vetoed_by: str | None = None
 
+    @property
+    def claim(self) -> float:
+        """The score with which the edit claims the query; 0 where it was not judged or a negative vetoes it."""
+        return 0.0 if self.score is None or self.vetoed_by is not None else self.score
+
+    def in_scope(self, threshold: float) -> bool:
+        """Whether the edit was judged, is not vetoed, and claims the query with at least that score."""
+        return self.score is not None and self.vetoed_by is None and self.score >= threshold
+
 
 @dataclass(frozen=True)
 class Route:
@@ -98,11 +111,12 @@ class Route:
     Attributes:
         query: the text that was judged.
         edits: the edits that answer, best first; empty where the base model does.
-        score: the scope score of the best candidate; None where none was judged.
-        threshold: the score from which on an edit is in scope.
+        score: the scope score of the edit that answers, or else of the best candidate; None where none was judged.
+        threshold: the score from which on an edit is in scope, the classifier's own or a calibration's.
         runner_up: the best candidate that does not answer.
         reason: the decision in words.
         candidates: all that were considered, best first.
+        ambiguous: whether edits of other facts and targets claim the query about alike.
     """
 
     query: str
@@ -112,6 +126,7 @@ class Route:
     runner_up: Candidate | None
     reason: str
     candidates: tuple[Candidate, ...] = ()
+    ambiguous: bool = False
 
     @property
     def in_scope(self) -> bool:

@@ -12,7 +12,14 @@ SemeditError
 ├── UnsupportedArgumentError (TypeError)   `generate` was given what an edited row cannot honour
 ├── ContextOverflowError (ValueError)      a prompt with its edits is longer than the model can read
 ├── WrapError (TypeError)                  this model cannot be wrapped
+├── CalibrationError (ValueError)          traffic, positives or a target that no threshold can be chosen by
 └── LoadError (OSError)                    a model or an encoder cannot be loaded
+
+and warns of:
+
+SemeditWarning (UserWarning)
+├── EditConflictWarning                    a new edit is in the scope of an edit with another target
+└── CalibrationWarning                     the memory has outgrown its calibration
 """
 
 
@@ -68,5 +75,21 @@ class WrapError(SemeditError, TypeError):
     """This model cannot be wrapped."""
 
 
+class CalibrationError(SemeditError, ValueError):
+    """Traffic, positives or a target that no threshold can be chosen by."""
+
+
 class LoadError(SemeditError, OSError):
     """A model or an encoder cannot be loaded."""
+
+
+class SemeditWarning(UserWarning):
+    """What every warning of this package is."""
+
+
+class EditConflictWarning(SemeditWarning):
+    """A new edit is in the scope of an active edit with another target."""
+
+
+class CalibrationWarning(SemeditWarning):
+    """The memory has outgrown the calibration of its threshold."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import torch
 from torch import Tensor
@@ -23,9 +23,10 @@ from semedit.overrides.in_context import InContextOverride
 from semedit.overrides.text import decoder_start_token_id
 from semedit.overrides.verbatim import VerbatimOverride
 from semedit.prompts import ChatFormat, Prompt, read_prompt, read_prompts
-from semedit.router import Router
+from semedit.router import Ambiguous, Router
 from semedit.scope.base import ScopeClassifier
-from semedit.scope.similarity import SimilarityScope
+from semedit.scope.calibration import Calibration
+from semedit.scope.cross_encoder import CrossEncoderScope
 
 
 def wrap(
@@ -36,6 +37,7 @@ def wrap(
     encoder: Encoder | None = None,
     scope: ScopeClassifier | None = None,
     override: Override | str = "in_context",
+    ambiguous: Ambiguous = "base",
 ) -> EditedModel:
     """A model that answers by the edits in its memory, and as `model` wherever none is in scope.
 
@@ -48,17 +50,23 @@ def wrap(
         memory: the path of a memory file, made where there is none, or a store or a memory; None keeps the edits in
             this process alone.
         encoder: what finds edits; None takes all-MiniLM-L6-v2 as installed with semedit.
-        scope: what decides; None takes `SimilarityScope()`.
+        scope: what decides; None takes `CrossEncoderScope()`, the classifier that semedit ships. By it the memory
+            warns of new edits that contradict others, unless it has a scope of its own.
         override: how in-scope rows are answered: `"in_context"`, `"verbatim"`, or an override object.
+        ambiguous: who answers where edits of different facts, with different targets, claim a query about alike:
+            `"base"`, the model as it is; `"best"`, the edit with the best score; `"all"`, these edits together.
 
     Raises:
-        WrapError: the model is wrapped already, or cannot generate.
+        WrapError: the model is wrapped already or cannot generate, or an argument is not what it must be.
         StoreError: the memory cannot be opened.
+        LoadError: the scope classifier cannot be loaded.
     """
     if isinstance(model, EditedModel):
         raise WrapError("this model is wrapped already; add edits to its `edits`, or wrap the model it was made from")
     if not isinstance(model, PreTrainedModel) or not model.can_generate():
         raise WrapError(f"expected a transformers model that can generate, found {type(model).__name__}")
+    if ambiguous not in get_args(Ambiguous):
+        raise WrapError(f"ambiguous must be 'base', 'best' or 'all', not {ambiguous!r}")
     if not isinstance(memory, EditMemory):
         memory = EditMemory(memory, encoder)
     elif encoder is not None:
@@ -72,14 +80,15 @@ def wrap(
                 "semedit.CounterfactualOverride(...)"
             )
         override = named[override]
+    scope = scope or CrossEncoderScope()
+    if memory.scope is None:
+        memory.scope = scope
     view = type(type(model).__name__, (EditedModel, type(model)), {"__module__": type(model).__module__})
     edited: EditedModel = object.__new__(view)
     # the same modules, parameters and hooks under another class; nothing of the model is copied
     edited.__dict__.update(model.__dict__)
     edited.__dict__["edits"] = memory
-    edited.__dict__["_editing"] = _Editing(
-        model, tokenizer, Router(memory, scope or SimilarityScope()), override, verbatim
-    )
+    edited.__dict__["_editing"] = _Editing(model, tokenizer, Router(memory, scope, ambiguous), override, verbatim)
     return edited
 
 
@@ -177,6 +186,37 @@ class EditedModel(PreTrainedModel):
     def explain(self, query: str, *, namespaces: Sequence[str] | None = None) -> Route:
         """The decision for a query, and why."""
         return self._editing.router.route(_checked([query]), namespaces)[0]
+
+    def calibrate(
+        self,
+        traffic: Iterable[str],
+        *,
+        positives: Iterable[tuple[str, str]] = (),
+        target: float = 0.001,
+        namespaces: Sequence[str] | None = None,
+    ) -> Calibration:
+        """Chooses the threshold for a rate of false overrides on traffic, and keeps it with the memory.
+
+        It is in force from the next call on, here and in every process that has the memory open with this classifier.
+        Calibrating only ever tightens: the threshold is never below the classifier's own, which was chosen on near
+        misses, and near misses are rare in traffic.
+
+        Args:
+            traffic: queries that no edit should answer.
+            positives: the prompt or the id of an active edit, and a query that it should answer.
+            target: false overrides per query.
+            namespaces: where to look for edits; None looks in `"default"` alone.
+
+        Returns:
+            The threshold with what was measured at it, each rate with its 95 % bounds. Where even the upper bound of
+            no override at all is above the target, `queries_needed` says how much traffic it takes.
+
+        Raises:
+            CalibrationError: there is no traffic or no edit, the target is not between 0 and 1, or a positive names no
+                active edit.
+            InvalidQueryError: a query is no text, or `traffic` or `namespaces` is no list.
+        """
+        return self._editing.router.calibrate(traffic, positives=positives, target=target, namespaces=namespaces)
 
     def log_likelihood(
         self,

@@ -15,7 +15,7 @@ _REFERRING = re.compile(
     r"|^(and|or|but|so|also|what about|how about|since when|until when)\b|^why\W*$",
     re.IGNORECASE,
 )
-FOLLOW_UP_WORDS = 8
+FOLLOW_UP_WORDS = 12
 _PROBES = ("probe-one", "probe-two", "probe-three")
 
 
@@ -98,10 +98,13 @@ def read_prompt(text: str, chat: ChatFormat | None) -> Prompt:
         question = text.strip()
         return Prompt(text, 0, question, question, rendered=False)
     start, question = turns[-1]
-    query = question
-    if len(turns) > 1 and is_follow_up(question):
-        query = f"{turns[-2][1]} {question}"
-    return Prompt(text, start, question, query, rendered=True)
+    before = turns[-2][1] if len(turns) > 1 else None
+    return Prompt(text, start, question, query_of(question, before), rendered=True)
+
+
+def query_of(question: str, before: str | None) -> str:
+    """What the router judges: a user's turn, after the user's turn before it where it is a short follow-up."""
+    return f"{before} {question}" if before is not None and is_follow_up(question) else question
 
 
 def is_follow_up(question: str) -> bool:

@@ -60,6 +60,7 @@ class TableScope:
         self.table = table
         self.threshold = threshold
         self.floor = floor
+        self.fingerprint = "table@1"
         self.calls: list[list[Pair]] = []
 
     def score(self, pairs: Sequence[Pair]) -> list[float]:

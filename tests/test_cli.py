@@ -19,7 +19,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from semedit.cli import demo, main
 from semedit.memory.edit_memory import EditMemory
 from semedit.memory.sqlite import SQLiteStore
-from semedit.scope.similarity import SimilarityScope
+from semedit.router import Router
+from semedit.scope.cross_encoder import CrossEncoderScope
 
 WORDS = ["[UNK]", "who", "what", "leads", "runs", "founded", "acme", "initech", "is", "it", "the", "boss", "now", "?"]
 QUESTION = "who leads acme"
@@ -54,12 +55,14 @@ def run(tmp_path, monkeypatch, capsys, encoder_path):
     """Runs a command in a folder of its own; gives back status, stdout and stderr."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "80")
-    takes_encoder = {"chat", "generate", "explain", "edit add", "edit update", "edit undo", "edit import"}
+    takes_scope = {"chat", "generate", "explain", "calibrate", "edit add"}
+    takes_encoder = {*takes_scope, "edit update", "edit undo", "edit import"}
 
     def run(*argv: str, stdin: str | io.StringIO = "") -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "stdin", io.StringIO(stdin) if isinstance(stdin, str) else stdin)
         named = {argv[0], " ".join(argv[:2])}
         extra = ["--encoder", encoder_path] if named & takes_encoder and "--encoder" not in argv else []
+        extra += ["--scope", "similarity"] if named & takes_scope and "--scope" not in argv else []
         status = main([*argv, *extra])
         captured = capsys.readouterr()
         return status, captured.out, captured.err
@@ -174,6 +177,37 @@ def test_what_finds_nothing_loads_no_encoder(run, added):
     assert "cannot load the encoder /nowhere/encoder" in err
 
 
+def test_what_judges_nothing_loads_no_scope_classifier(run, tmp_path):
+    # a classifier that is not there shows whether it was asked for
+    nowhere = ["--scope", str(tmp_path / "nowhere")]
+    assert run("edit", "add", QUESTION, "Jane Doe", *nowhere)[::2] == (0, "")
+    assert run("edit", "add", QUESTION, "Jane Doe", "--namespace", "legal", *nowhere)[::2] == (0, "")
+    status, _, err = run("edit", "add", "who runs acme", "Bo", *nowhere)
+    assert status == 1
+    assert "cannot load the scope classifier" in err
+    script = """
+import sys
+from semedit.cli import main
+main(["edit", "ls"])
+print([name for name in ("torch", "transformers", "sentence_transformers") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert QUESTION in done.stdout
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_add_warns_of_an_edit_that_says_otherwise_and_adds_it(run, added):
+    status, out, err = run("edit", "add", "who leads acme now", "John Roe")
+    assert (status, out.split()[0]) == (0, "added")
+    assert err.startswith("semedit: warning: the prompt of edit ")
+    assert f"is in the scope of edit {added} ('who leads acme' => 'Jane Doe', score 0.87)" in err
+    assert err.count("\n") == 1
+    status, out, err = run("edit", "add", "who leads acme ?", "John Roe", "--json")
+    assert json.loads(out)["outcome"] == "added"
+    assert "semedit: warning: " in err
+    assert len(data(run, "edit", "ls")) == 3
+
+
 def test_another_encoder_is_refused_until_the_vectors_are_made_anew(run, added, tmp_path):
     other = save_encoder(tmp_path / "other", [*WORDS, "new"])
     status, _, err = run("edit", "add", "who runs initech", "Bo", "--encoder", other)
@@ -225,6 +259,8 @@ def test_errors_are_one_message_without_a_traceback(run, added, tmp_path):
         (["explain", "a", "--threshold", "7"], "'7' is no number from 0 to 1"),
         (["generate", "a", "--max-new-tokens", "0"], "'0' is no whole number above 0"),
         (["chat", "--override", "magic"], "magic"),
+        (["calibrate"], "--traffic"),
+        (["calibrate", "--traffic", "a", "--target", "2"], "'2' is no number from 0 to 1"),
     ],
 )
 def test_wrong_usage_exits_with_2(argv, named, capsys):
@@ -234,7 +270,7 @@ def test_wrong_usage_exits_with_2(argv, named, capsys):
     assert named in capsys.readouterr().err
 
 
-COMMANDS = ["demo", "chat", "generate", "explain"]
+COMMANDS = ["demo", "chat", "generate", "explain", "calibrate"]
 ACTIONS = ["add", "ls", "show", "update", "rm", "undo", "history", "import", "export", "reembed"]
 
 
@@ -267,6 +303,7 @@ def test_explain_says_why(run, added):
     assert [edit["id"] for edit in route["edits"]] == [added]
     assert route["score"] == pytest.approx(3 / 12**0.5)
     assert route["threshold"] == 0.8
+    assert route["ambiguous"] is False
     assert data(run, "explain", "who leads acme now", "--threshold", "0.9")["in_scope"] is False
     assert data(run, "explain", "who leads acme now", "--namespace", "legal")["candidates"] == []
     status, out, _ = run("explain", "who leads acme now")
@@ -295,6 +332,76 @@ def test_generate_answers_by_the_edit_in_scope_and_as_the_model_elsewhere(run, a
 def test_generate_prints_the_answer_alone(run, added, model_paths):
     done = run("generate", QUESTION, "--model", model_paths["llama"], "--override", "verbatim")
     assert done == (0, "Jane Doe\n", "")
+
+
+# --- calibrating
+
+
+def table_of(out: str) -> dict[str, str]:
+    return {line.split()[0]: " ".join(line.split()[1:]) for line in out.splitlines() if not line.startswith("The ")}
+
+
+def test_calibrate_sets_the_threshold_for_the_commands_after_it(run, added, tmp_path):
+    # cosines with the edit: 2 of 3 and 3 words, 3 of 3 and 4, none
+    (tmp_path / "traffic.txt").write_text("who leads initech\n\nwho leads acme now\n" + "it is what it is\n" * 18)
+    pairs = [{"prompt": QUESTION, "query": QUESTION}, {"prompt": added, "query": "who leads acme ?"}]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
+    options = ["--traffic", "traffic.txt", "--positives", "pairs.jsonl"]
+    status, out, err = run("calibrate", *options, "--target", "0.01")
+    assert (status, err) == (0, "")
+    table = table_of(out)
+    assert table["threshold"] == "0.8660 (before: 0.8000)"
+    assert table["overridden"] == "0 of 20 = 0.00% (95 %: 0.00% to 16.84%)"
+    assert table["kept"] == "1 of 2 = 50.00% (95 %: 1.26% to 98.74%)"
+    assert table["edits"] == "1; holds for up to 2"
+    assert table["classifier"] == "similarity"
+    # 368 is the first n with 1 - 0.025 ** (1 / n) <= 0.01
+    assert "at least 368 queries" in " ".join(out.split())
+    assert max(map(len, out.splitlines())) <= 80
+    assert data(run, "explain", "who leads acme now")["in_scope"] is False
+    assert data(run, "explain", QUESTION)["threshold"] == pytest.approx(3 / 12**0.5)
+    assert run("calibrate", *options, "--target", "0.5")[1].startswith("threshold   0.8000 (before: 0.8660)")
+
+
+def test_what_outgrew_its_calibration_says_so_after_it_answered(run, added, tmp_path):
+    (tmp_path / "traffic.txt").write_text("it is what it is\n")
+    assert run("calibrate", "--traffic", "traffic.txt")[0] == 0
+    for i in range(2):
+        run("edit", "add", f"firm{i} " * 3 + f"boss{i}", "Bo", "--scope", "similarity")
+    status, out, err = run("explain", QUESTION)
+    assert status == 0
+    assert "in scope" in out
+    assert err.startswith(
+        "semedit: warning: the threshold was calibrated with 1 edits and holds for up to 2; there are 3"
+    )
+
+
+@pytest.mark.parametrize(
+    ("traffic", "pairs", "message"),
+    [
+        (None, None, "cannot read traffic.txt"),
+        (" \n\n", None, "there is no traffic"),
+        ("what is it\n", "not JSON", 'pairs.jsonl, line 1: expected {"prompt": TEXT, "query": TEXT}, found'),
+        ("what is it\n", '\n{"prompt": "who leads acme"}', "pairs.jsonl, line 2: expected"),
+        ("what is it\n", '{"prompt": [], "query": "a"}', "pairs.jsonl, line 1: expected"),
+        (
+            "what is it\n",
+            '{"prompt": "who is it", "query": "a"}',
+            "no active edit has the prompt or the id 'who is it'",
+        ),
+    ],
+)
+def test_what_cannot_be_calibrated_is_an_error(run, added, tmp_path, traffic, pairs, message):
+    if traffic is not None:
+        (tmp_path / "traffic.txt").write_text(traffic)
+    options = ["--traffic", "traffic.txt"]
+    if pairs is not None:
+        (tmp_path / "pairs.jsonl").write_text(pairs)
+        options += ["--positives", "pairs.jsonl"]
+    status, out, err = run("calibrate", *options)
+    assert (status, out) == (1, "")
+    assert err.startswith("semedit: error: ")
+    assert message in err
 
 
 # --- chat
@@ -391,10 +498,5 @@ def test_demo_shows_the_life_of_an_edit(run, model_paths, tmp_path):
 def test_demo_questions_are_routed_as_it_says():
     memory = EditMemory(SQLiteStore())
     memory.add(demo.QUESTION, demo.CORRECTION)
-    near = {
-        query: memory.search(query)[0].similarity
-        for query in (demo.PARAPHRASE, demo.OTHER_SUBJECT, demo.OTHER_PROPERTY)
-    }
-    assert near[demo.PARAPHRASE] >= SimilarityScope().threshold
-    assert near[demo.OTHER_SUBJECT] < SimilarityScope().threshold
-    assert near[demo.OTHER_PROPERTY] < SimilarityScope().threshold
+    routes = Router(memory, CrossEncoderScope()).route([demo.PARAPHRASE, demo.OTHER_SUBJECT, demo.OTHER_PROPERTY])
+    assert [route.in_scope for route in routes] == [True, False, False]

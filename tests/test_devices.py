@@ -21,7 +21,9 @@ def check(base):
     inputs = tokenizer([OTHER, EDITED], return_tensors="pt", padding=True).to(base.device)
     expected = base.generate(**inputs, max_new_tokens=8, do_sample=False)
     for override in ("in_context", "verbatim"):
-        model = semedit.wrap(base, tokenizer, encoder=WordEncoder(), override=override)
+        model = semedit.wrap(
+            base, tokenizer, encoder=WordEncoder(), scope=semedit.SimilarityScope(), override=override
+        )
         model.edits.add(EDITED, "Jane Doe")
         got = model.generate(**inputs, max_new_tokens=8, do_sample=False)
         assert got.device == base.device
@@ -48,7 +50,7 @@ def test_a_model_that_a_device_map_spreads_over_cpu_and_disk(tmp_path):
 
 def test_a_wrapped_model_moves_and_is_saved_as_its_base(tmp_path):
     base = tiny_model("llama")
-    model = semedit.wrap(base, byte_tokenizer(), encoder=WordEncoder())
+    model = semedit.wrap(base, byte_tokenizer(), encoder=WordEncoder(), scope=semedit.SimilarityScope())
     model.edits.add(EDITED, "Jane Doe")
     model.to(torch.bfloat16)
     assert base.dtype == torch.bfloat16

@@ -7,11 +7,12 @@ from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 
 import pytest
-from fakes import WordEncoder, log
+from fakes import TableScope, WordEncoder, log
 
 from semedit.edits import Edit
 from semedit.errors import (
     DuplicateEditError,
+    EditConflictWarning,
     InvalidEditError,
     NothingToUndoError,
 )
@@ -364,3 +365,97 @@ def test_validity_begins_with_its_first_moment_and_ends_before_its_last():
     edit = Edit(id="e", prompt="p", target="t", valid_from=NOW, valid_until=NOW + DAY)
     moment = timedelta(microseconds=1)
     assert [edit.in_force(t) for t in (NOW - moment, NOW, NOW + DAY - moment, NOW + DAY)] == [False, True, True, False]
+
+
+# --- conflicts with other edits
+
+
+def test_an_edit_in_the_scope_of_another_with_another_target_is_added_with_a_warning(
+    opening: Callable[..., EditMemory],
+):
+    encoder = WordEncoder()
+    memory = opening(encoder)
+    memory.scope = TableScope({("Who leads Acme?", ACME): 0.875, ("Who leads Acme?", "Who runs Bolt?"): 0.5})
+    memory.add(ACME, "Jane Doe", id="old")
+    memory.add("Who runs Bolt?", "Bob")
+    encoder.encoded.clear()
+    with pytest.warns(EditConflictWarning) as seen:
+        edit = memory.add("Who leads Acme?", "John Roe", id="new")
+    assert memory.get("new") == edit
+    [warning] = seen
+    assert warning.filename == __file__
+    for part in (
+        "edit new ('Who leads Acme?' => 'John Roe')",
+        "edit old ('Who runs Acme?' => 'Jane Doe', score 0.88)",
+    ):
+        assert part in str(warning.message)
+    assert "retire or update old" in str(warning.message)
+    assert "add_negative('old', 'Who leads Acme?')" in str(warning.message)
+    assert encoder.encoded == [["Who leads Acme?"]], "the prompt was encoded again"
+
+
+@pytest.mark.parametrize(
+    ("other", "score"),
+    [
+        ({"target": " john ROE"}, 0.9),
+        ({"namespace": "tenant"}, 0.9),
+        ({"valid_until": NOW - DAY}, 0.9),
+        ({"negatives": ["Who leads Acme?"]}, 0.9),
+        ({}, 0.49),
+    ],
+    ids=["same target", "other namespace", "over", "negative", "out of scope"],
+)
+def test_what_contradicts_nobody_is_added_in_silence(memory: EditMemory, other: dict[str, object], score: float):
+    memory.add(ACME, **{"target": "Jane Doe", **other})  # type: ignore[arg-type]
+    asked = "Who leads Acme?"
+    memory.scope = TableScope({(asked, ACME): score, (asked, asked): 1.0})
+    memory.add(asked, "John Roe")
+
+
+def test_an_edit_does_not_contradict_itself_nor_what_gave_way_to_it(memory: EditMemory):
+    memory.scope = TableScope({(ACME, ACME): 1.0})
+    memory.add(ACME, "Jane Doe")
+    assert memory.add(ACME, "Jane Doe").outcome == "unchanged"
+    assert memory.add(ACME, "John Roe").outcome == "superseded"
+
+
+def test_only_neighbours_above_the_floor_are_judged_for_a_conflict(memory: EditMemory):
+    scope = TableScope({}, floor=0.5)
+    memory.scope = scope
+    memory.add(ACME, "Jane Doe")
+    memory.add("Where is the tower of Acme?", "Bonn")  # 1 of 3 and 6 words
+    assert scope.calls == []
+    memory.add("Who leads Acme?", "John Roe")  # 2 of 3 and 3 words, and 1 of 3 and 6
+    assert [[pair.text for pair in call] for call in scope.calls] == [[ACME]]
+
+
+def test_many_edits_and_edits_of_a_memory_without_scope_are_not_checked(memory: EditMemory):
+    memory.add(ACME, "Jane Doe")
+    memory.add("Who leads Acme?", "John Roe")
+    scope = TableScope({})
+    memory.scope = scope
+    memory.add_many([Edit(id="a", prompt="Who heads Acme?", target="Jill")])
+    assert scope.calls == []
+
+
+# --- settings
+
+
+def test_settings_are_kept_with_the_edits(opening: Callable[..., EditMemory]):
+    one, two = opening(), opening()
+    assert one.setting("threshold") is None
+    two.set_setting("threshold", "0.5")
+    assert one.setting("threshold") == two.setting("threshold") == "0.5"
+    one.set_setting("threshold", "0.7")
+    assert two.setting("threshold") == "0.7"
+    assert EditMemory(one.store, one.encoder).setting("threshold") == "0.7"
+    assert log(one) == []
+
+
+def test_edits_are_counted_by_namespace(memory: EditMemory):
+    memory.add(ACME, "Jane Doe", paraphrases=["Acme's boss?"])
+    edit = memory.add("Who runs Bolt?", "Bob", namespace="tenant")
+    assert [memory.count(names) for names in (None, ["tenant"], ["default", "tenant"], ["unknown"])] == [1, 1, 2, 0]
+    memory.update(edit.id, namespace="default")
+    memory.retire(memory.add("Who runs Core?", "Cora").id)
+    assert [memory.count(names) for names in (None, ["tenant"], ["default", "default"])] == [2, 0, 2]

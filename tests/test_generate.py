@@ -48,7 +48,9 @@ def edited_model(base: PreTrainedModel, override: str, **options: Any) -> semedi
     if override == "counterfactual":
         small = tiny_model("gpt2" if base.config.is_encoder_decoder else "t5", seed=3)
         way = semedit.CounterfactualOverride(base, tokenizer, small, byte_tokenizer())
-    return semedit.wrap(base, tokenizer, encoder=WordEncoder(), override=way, **options)
+    return semedit.wrap(
+        base, tokenizer, encoder=WordEncoder(), scope=semedit.SimilarityScope(), override=way, **options
+    )
 
 
 @pytest.fixture(params=OVERRIDES)
@@ -560,6 +562,41 @@ def test_wrapping_twice_or_something_else_is_refused(base: PreTrainedModel) -> N
         semedit.wrap(torch.nn.Linear(1, 1), byte_tokenizer())  # type: ignore[arg-type]
     with pytest.raises(WrapError, match="'in_context' and 'verbatim'"):
         semedit.wrap(base, byte_tokenizer(), override="in-context")
+    with pytest.raises(WrapError, match="ambiguous must be 'base', 'best' or 'all', not 'worst'"):
+        semedit.wrap(base, byte_tokenizer(), ambiguous="worst")  # type: ignore[arg-type]
+
+
+def test_a_memory_gets_the_scope_of_the_model_unless_it_has_one(models: dict[str, PreTrainedModel]) -> None:
+    scope, own = semedit.SimilarityScope(), semedit.SimilarityScope(0.9)
+    for given, expected in ((None, scope), (own, own)):
+        memory = semedit.EditMemory(encoder=WordEncoder(), scope=given)
+        model = semedit.wrap(models["llama"], byte_tokenizer(), memory=memory, scope=scope)
+        assert model.edits.scope is expected
+    model = edited_model(models["llama"], "verbatim")
+    model.edits.add(EDITED, TARGET)
+    with pytest.warns(semedit.SemeditWarning, match="in the scope of edit"):
+        model.edits.add(f"{EDITED} Now?", "John Roe")
+
+
+@pytest.mark.parametrize("ambiguous", ["base", "best", "all"])
+def test_an_ambiguous_query_is_answered_as_wrap_was_told(base: PreTrainedModel, ambiguous: str) -> None:
+    # both share 3 of 3 and 4 words with what is asked, and 2 of 3 and 3 with each other
+    asked, first, second = "who runs acme now", "who runs acme", "runs acme now"
+    model = semedit.wrap(
+        base,
+        byte_tokenizer(),
+        memory=semedit.EditMemory(encoder=WordEncoder()),
+        scope=semedit.SimilarityScope(0.7),
+        ambiguous=ambiguous,  # type: ignore[arg-type]
+    )
+    model.edits.add(first, "Jane Doe")
+    model.edits.add(second, "John Roe")
+    route = model.explain(asked)
+    assert route.ambiguous
+    targets = {"base": [], "best": ["John Roe"], "all": ["John Roe", "Jane Doe"]}
+    assert [edit.target for edit in route.edits] == targets[ambiguous]
+    got, expected = seeded(model.generate, batch(asked)), seeded(base.generate, batch(asked))
+    assert (got.tolist() == expected.tolist()) is (ambiguous == "base")
 
 
 def test_pipeline_takes_it_in_silence(models: dict[str, PreTrainedModel], caplog: pytest.LogCaptureFixture) -> None:

@@ -139,7 +139,7 @@ def test_a_bad_line_is_named_and_nothing_is_imported(memory: EditMemory, tmp_pat
     assert text.startswith(f"{file}, line 3: ")
     assert message in text
     assert text.endswith("nothing was imported")
-    assert memory.store.head() == (0, 0)
+    assert memory.store.head() == (0, 0, 0)
     file.write_text(GOOD)
     assert len(memory.import_(file)) == 1
 

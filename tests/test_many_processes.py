@@ -175,7 +175,7 @@ def test_a_process_that_dies_while_it_holds_the_file_keeps_nobody_waiting(path: 
     process.join()
     assert process.exitcode == -signal.SIGKILL
     with closing(SQLiteStore(path)) as store:
-        assert store.head() == (0, 0)
+        assert store.head() == (0, 0, 0)
         start = time.monotonic()
         assert EditMemory(store, WordEncoder()).add("Who runs Acme?", "Jane Doe").revision == 1
         assert time.monotonic() - start < 10

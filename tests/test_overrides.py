@@ -79,7 +79,7 @@ def test_a_counterfactual_model_with_another_tokenizer_is_bridged_by_text(kind):
     base, tokenizer = tiny_model("llama"), byte_tokenizer()
     small, small_tokenizer = tiny_model(kind, seed=2), reversed_tokenizer()
     override = semedit.CounterfactualOverride(base, tokenizer, small, small_tokenizer)
-    model = semedit.wrap(base, tokenizer, encoder=WordEncoder(), override=override)
+    model = semedit.wrap(base, tokenizer, encoder=WordEncoder(), scope=semedit.SimilarityScope(), override=override)
     model.edits.add("Who runs Acme?", "Jane Doe")
     ends = small_tokenizer.eos_token if kind == "t5" else ""
     read = small_tokenizer(f"Who runs Acme? Jane Doe Who runs Acme?{ends}", return_tensors="pt")
@@ -100,7 +100,7 @@ def test_a_counterfactual_model_ends_as_it_ends_itself():
     base, tokenizer = tiny_model("llama"), byte_tokenizer()
     small = tiny_model("t5", seed=6)
     override = semedit.CounterfactualOverride(base, tokenizer, small, byte_tokenizer())
-    model = semedit.wrap(base, tokenizer, encoder=WordEncoder(), override=override)
+    model = semedit.wrap(base, tokenizer, encoder=WordEncoder(), scope=semedit.SimilarityScope(), override=override)
     model.edits.add("Who runs Acme?", "Jane Doe")
     inputs = tokenizer(["Who runs Acme?"], return_tensors="pt")
 

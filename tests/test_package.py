@@ -15,9 +15,9 @@ import semedit
 ROOT = Path(semedit.__file__).parent
 # lower floors know nothing of higher ones
 FLOORS = [
-    ["errors", "edits", "models"],
+    ["errors", "edits", "models", "fingerprint"],
     ["prompts", "arguments"],
-    ["scope.base", "scope.similarity", "scope.cross_encoder", "overrides.base"],
+    ["scope.base", "scope.similarity", "scope.cross_encoder", "scope.judge", "scope.calibration", "overrides.base"],
     ["memory"],
     ["overrides", "router"],
     ["model"],

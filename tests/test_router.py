@@ -55,24 +55,21 @@ def test_a_route_tells_edits_runner_up_and_reason(memory):
     third = memory.add("where is acme", "Bonn")
     scope = TableScope({(QUERY, best.prompt): 0.9, (QUERY, second.prompt): 0.7, (QUERY, third.prompt): 0.2})
     [route] = Router(memory, scope).route([QUERY])
-    assert [edit.id for edit in route.edits] == [best.id, second.id]
+    assert [edit.id for edit in route.edits] == [best.id]
+    assert not route.ambiguous
     assert route.runner_up is not None
-    assert route.runner_up.edit.id == third.id
-    assert route.runner_up.score == 0.2
+    assert route.runner_up.edit.id == second.id
+    assert route.runner_up.score == 0.7
     assert [candidate.edit.id for candidate in route.candidates] == [best.id, second.id, third.id]
     assert "0.90" in route.reason
     assert repr(best.prompt) in route.reason
 
 
-def test_of_equal_scores_the_newer_edit_comes_first(memory):
-    old = memory.add("who runs acme", "Jane")
-    new = memory.add("who runs acme inc", "John")
-    table = {(QUERY, old.prompt): 0.8, (QUERY, new.prompt): 0.8}
-    [route] = Router(memory, TableScope(table)).route([QUERY])
-    assert [edit.id for edit in route.edits] == [new.id, old.id]
-    memory.update(old.id, target="Jill")
-    [route] = Router(memory, TableScope(table)).route([QUERY])
-    assert [edit.id for edit in route.edits] == [old.id, new.id]
+def test_a_judged_candidate_without_a_score_to_speak_of_ranks_by_its_score(memory):
+    near = memory.add("who runs acme", "Jane")
+    other = memory.add("who leads acme today", "John")
+    [route] = Router(memory, TableScope({(QUERY, other.prompt): 0.2})).route([QUERY])
+    assert [(c.edit.id, c.score) for c in route.candidates] == [(other.id, 0.2), (near.id, 0.0)]
 
 
 def test_candidates_below_the_floor_are_not_judged(memory):
@@ -117,24 +114,6 @@ def test_a_vetoed_edit_leaves_the_row_to_the_next(memory):
     assert route.score == 0.6
 
 
-def test_the_best_edit_says_how_the_row_is_answered(memory):
-    spoken = memory.add("who runs acme", "Jane")
-    approved = memory.add("who runs acme inc", "Jane Doe", override="verbatim")
-    table = {(QUERY, spoken.prompt): 0.7, (QUERY, approved.prompt): 0.9}
-    [route] = Router(memory, TableScope(table)).route([QUERY])
-    assert [edit.id for edit in route.edits] == [approved.id]
-    table[QUERY, spoken.prompt] = 0.95
-    [route] = Router(memory, TableScope(table)).route([QUERY])
-    assert [edit.id for edit in route.edits] == [spoken.id]
-
-
-def test_at_most_so_many_edits_answer_one_row(memory):
-    edits = [memory.add(f"who runs acme number{i}", str(i)) for i in range(CANDIDATES)]
-    table = {(QUERY, edit.prompt): 0.6 + i / 100 for i, edit in enumerate(edits)}
-    [route] = Router(memory, TableScope(table)).route([QUERY])
-    assert [edit.id for edit in route.edits] == [edit.id for edit in edits[::-1][:MOST_EDITS]]
-
-
 def test_the_nearest_key_of_an_edit_is_judged(memory):
     edit = memory.add("who is the chief executive of acme", "Jane", paraphrases=["who runs acme"])
     scope = TableScope({(QUERY, "who runs acme"): 0.9})
@@ -151,6 +130,164 @@ def test_similarity_scope_is_the_cosine_with_its_threshold_as_floor(memory):
         assert route.in_scope is expected
     [route] = Router(memory, SimilarityScope(0.5)).route([QUERY])
     assert route.score == pytest.approx(cosine)
+
+
+# --- edits with different targets
+
+
+@pytest.fixture
+def rivals(memory):
+    """An older and a newer edit with different targets, and what scores them for the query."""
+    edits = memory.add("who runs acme", "Jane"), memory.add("who leads acme", "John")
+
+    def scope(old: float, new: float, of_each_other: float = 0.0) -> TableScope:
+        old_prompt, new_prompt = edits[0].prompt, edits[1].prompt
+        table = {(QUERY, old_prompt): old, (QUERY, new_prompt): new, (new_prompt, old_prompt): of_each_other}
+        return TableScope(table, threshold=0.5)
+
+    return *edits, scope
+
+
+def test_of_the_same_fact_the_newer_answers_whatever_the_scores(memory, rivals):
+    old, new, scope = rivals
+    for scores in ((0.99, 0.5), (0.8, 0.8), (0.5, 0.99)):
+        [route] = Router(memory, scope(*scores, of_each_other=0.5)).route([QUERY])
+        assert [edit.id for edit in route.edits] == [new.id]
+        assert route.score == scores[1]
+        assert not route.ambiguous
+        assert (f"newer than edit {old.id}" in route.reason) is (scores[0] > scores[1])
+    memory.update(old.id, target="Jill")
+    [route] = Router(memory, scope(0.5, 0.99, of_each_other=0.5)).route([QUERY])
+    assert [edit.target for edit in route.edits] == ["Jill"]
+
+
+def test_one_prompt_in_the_scope_of_the_other_is_enough_either_way_round(memory, rivals):
+    old, new, scope = rivals
+    either = scope(0.9, 0.8)
+    either.table[old.prompt, new.prompt] = 0.5
+    [route] = Router(memory, either).route([QUERY])
+    assert [edit.id for edit in route.edits] == [new.id]
+    either.table[old.prompt, new.prompt] = 0.49
+    assert Router(memory, either).route([QUERY])[0].ambiguous
+
+
+def test_of_different_facts_with_close_scores_the_query_is_ambiguous(memory, rivals):
+    old, new, scope = rivals
+    # log-odds of 0.9 are 2.197, of 0.8 1.386, of 0.76 1.153, of 0.77 1.208: a margin of 1 lies between the last two
+    for second, expected in ((0.8, True), (0.77, True), (0.76, False)):
+        [route] = Router(memory, scope(0.9, second)).route([QUERY])
+        assert route.ambiguous is expected
+        assert [edit.id for edit in route.edits] == ([] if expected else [old.id])
+        assert route.in_scope is not expected
+    [route] = Router(memory, scope(0.9, 0.8)).route([QUERY])
+    for part in (
+        "ambiguous",
+        old.id,
+        new.id,
+        repr(old.prompt),
+        repr(new.prompt),
+        "add_negative",
+        "base model answers",
+    ):
+        assert part in route.reason
+    assert 'ambiguous="best"' in route.reason
+    assert route.score == 0.9
+    assert route.runner_up is not None
+    assert route.runner_up.edit.id == old.id
+
+
+def test_scores_of_nearly_one_are_close(memory, rivals):
+    *_, scope = rivals
+    assert Router(memory, scope(1.0, 0.9999995)).route([QUERY])[0].ambiguous
+    assert not Router(memory, scope(1.0, 0.99999)).route([QUERY])[0].ambiguous
+
+
+def test_an_ambiguous_query_is_answered_as_was_asked_for(memory, rivals):
+    old, new, scope = rivals
+    for ambiguous, scores, expected in (
+        ("best", (0.9, 0.8), [old]),
+        ("best", (0.8, 0.9), [new]),
+        ("best", (0.8, 0.8), [new]),
+        ("all", (0.9, 0.8), [old, new]),
+        ("all", (0.8, 0.8), [new, old]),
+        ("all", (0.9, 0.76), [old]),
+        ("base", (0.8, 0.8), []),
+    ):
+        [route] = Router(memory, scope(*scores), ambiguous).route([QUERY])
+        assert [edit.id for edit in route.edits] == [edit.id for edit in expected]
+        assert route.ambiguous is (scores != (0.9, 0.76))
+    assert "the best score answers" in Router(memory, scope(0.9, 0.8), "best").route([QUERY])[0].reason
+
+
+def test_edits_with_the_same_target_are_no_rivals(memory):
+    first = memory.add("who runs acme", "Jane Doe")
+    memory.add("who leads acme", " jane DOE")
+    table = {(QUERY, "who runs acme"): 0.9, (QUERY, "who leads acme"): 0.89}
+    for ambiguous in ("base", "best", "all"):
+        scope = TableScope(table)
+        [route] = Router(memory, scope, ambiguous).route([QUERY])
+        assert [edit.id for edit in route.edits] == [first.id]
+        assert not route.ambiguous
+        assert len(scope.calls) == 1
+
+
+def test_what_is_vetoed_or_below_the_threshold_is_no_rival(memory):
+    best = memory.add("who runs acme", "Jane")
+    memory.add("who leads acme", "John", negatives=["who runs acme now then"])
+    memory.add("who heads acme", "Jill")
+    table = {(QUERY, "who runs acme"): 0.9, (QUERY, "who leads acme"): 0.89, (QUERY, "who heads acme"): 0.849}
+    table[QUERY, "who runs acme now then"] = 0.89
+    scope = TableScope(table, threshold=0.85)
+    [route] = Router(memory, scope).route([QUERY])
+    assert [edit.id for edit in route.edits] == [best.id]
+    assert len(scope.calls) == 1, "edits were compared though there are no rivals"
+
+
+def test_the_rivals_of_all_queries_are_judged_in_one_more_call(memory):
+    prompts = ["who runs acme", "who leads acme", "where is bolt", "where lies bolt"]
+    edits = [memory.add(prompt, f"target {i}") for i, prompt in enumerate(prompts)]
+    table = {
+        ("acme", prompts[0]): 0.9,
+        ("acme", prompts[1]): 0.9,
+        ("bolt", prompts[2]): 0.9,
+        ("bolt", prompts[3]): 0.9,
+    }
+    table[prompts[2], prompts[3]] = 0.7
+    scope = TableScope(table)
+    routes = Router(memory, scope).route(["acme", "nothing", "bolt"])
+    assert [[edit.id for edit in route.edits] for route in routes] == [[], [], [edits[3].id]]
+    assert [route.ambiguous for route in routes] == [True, False, False]
+    assert len(scope.calls) == 2
+    assert len(scope.calls[1]) == 4
+    # two of three words are shared by the prompts
+    assert [pair.similarity for pair in scope.calls[1]] == pytest.approx([2 / 3] * 4)
+
+
+def test_the_same_fact_is_left_out_of_what_is_ambiguous(memory):
+    edits = [memory.add(prompt, prompt[-4:]) for prompt in ("who runs acme1", "who leads acme2", "where is acme3")]
+    table = {(QUERY, edit.prompt): 0.9 for edit in edits}
+    table[edits[0].prompt, edits[1].prompt] = 0.6
+    table[QUERY, edits[0].prompt] = 0.95
+    [route] = Router(memory, TableScope(table), "all").route([QUERY])
+    assert [edit.id for edit in route.edits] == [edits[1].id, edits[2].id]
+
+
+def test_of_edits_that_answer_together_the_best_says_how(memory):
+    spoken = memory.add("who runs acme", "Jane")
+    approved = memory.add("who runs acme inc", "Jane Doe", override="verbatim")
+    table = {(QUERY, spoken.prompt): 0.85, (QUERY, approved.prompt): 0.9}
+    [route] = Router(memory, TableScope(table), "all").route([QUERY])
+    assert [edit.id for edit in route.edits] == [approved.id]
+    table[QUERY, spoken.prompt] = 0.95
+    [route] = Router(memory, TableScope(table), "all").route([QUERY])
+    assert [edit.id for edit in route.edits] == [spoken.id]
+
+
+def test_at_most_so_many_edits_answer_one_row(memory):
+    edits = [memory.add(f"who runs acme number{i}", str(i)) for i in range(CANDIDATES)]
+    table = {(QUERY, edit.prompt): 0.6 + i / 100 for i, edit in enumerate(edits)}
+    [route] = Router(memory, TableScope(table), "all").route([QUERY])
+    assert [edit.id for edit in route.edits] == [edit.id for edit in edits[::-1][:MOST_EDITS]]
 
 
 def test_an_edit_out_of_force_or_out_of_namespace_is_no_candidate(memory):

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
+from typing import Any
+
 import pytest
 import torch
 from sentence_transformers import CrossEncoder
 from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
 
 from semedit import CrossEncoderScope, EditMemory, SimilarityScope
+from semedit.errors import LoadError
+from semedit.models import shipped_model_path
 from semedit.router import Router
 from semedit.scope.base import Pair
 
@@ -39,6 +44,21 @@ def cross_encoder_path(tmp_path_factory):
         )
         BertForSequenceClassification(config).save_pretrained(folder)
     return str(folder)
+
+
+@pytest.fixture
+def saved_as(cross_encoder_path, tmp_path):
+    """Saves the same cross-encoder once more, with another configuration or precision."""
+
+    def save(name: str, dtype: torch.dtype = torch.float32, **settings: Any) -> str:
+        folder = tmp_path / name
+        shutil.copytree(cross_encoder_path, folder)
+        model = BertForSequenceClassification.from_pretrained(cross_encoder_path, dtype=dtype)
+        model.config.update(settings)
+        model.save_pretrained(folder)
+        return str(folder)
+
+    return save
 
 
 @pytest.fixture(params=["similarity", "cross_encoder"])
@@ -79,3 +99,47 @@ def test_a_cross_encoder_routes(cross_encoder_path, encoder):
     assert near.in_scope
     assert far.score is None
     assert not far.in_scope
+
+
+def test_threshold_and_floor_come_from_the_configuration_unless_they_are_given(cross_encoder_path, saved_as):
+    plain = CrossEncoderScope(cross_encoder_path)
+    assert (plain.threshold, plain.floor) == (0.5, 0.4)
+    configured = saved_as("configured", semedit={"threshold": 0.7, "floor": 0.3})
+    assert (CrossEncoderScope(configured).threshold, CrossEncoderScope(configured).floor) == (0.7, 0.3)
+    given = CrossEncoderScope(configured, threshold=0.0, floor=0.1)
+    assert (given.threshold, given.floor) == (0.0, 0.1)
+
+
+def test_half_precision_weights_are_run_in_single_precision_on_the_cpu(cross_encoder_path, saved_as):
+    half = CrossEncoderScope(saved_as("half", torch.float16))
+    assert {parameter.dtype for parameter in half.model.parameters()} == {torch.float32}
+    assert half.score(PAIRS) == pytest.approx(CrossEncoderScope(cross_encoder_path).score(PAIRS), abs=5e-3)
+
+
+def test_a_fingerprint_names_the_model_and_digests_its_weights(cross_encoder_path, saved_as):
+    scope = CrossEncoderScope(cross_encoder_path)
+    name, digest = scope.fingerprint.split("@")
+    assert cross_encoder_path.endswith(name)
+    assert len(digest) == 16
+    copy = CrossEncoderScope(saved_as("copy"))
+    assert copy.fingerprint == f"copy@{digest}"
+    with torch.no_grad():
+        next(copy.model.parameters())[0, 0] += 1
+    assert CrossEncoderScope(copy.model).fingerprint.split("@")[1] != digest
+    assert SimilarityScope().fingerprint == "similarity"
+
+
+def test_what_is_no_scope_classifier_is_refused(tmp_path, saved_as):
+    with pytest.raises(LoadError, match=r"cannot load the scope classifier .*nowhere"):
+        CrossEncoderScope(str(tmp_path / "nowhere"))
+    pair_of_labels = CrossEncoder(saved_as("two"), num_labels=2, model_kwargs={"ignore_mismatched_sizes": True})
+    with pytest.raises(LoadError, match="has 2 labels; a scope classifier has one"):
+        CrossEncoderScope(pair_of_labels)
+
+
+def test_without_a_name_the_shipped_classifier_is_taken(cross_encoder_path, monkeypatch):
+    assert shipped_model_path("scope") == shipped_model_path().parent / "scope"
+    monkeypatch.setattr("semedit.scope.cross_encoder.shipped_model_path", {"scope": cross_encoder_path}.get)
+    shipped = CrossEncoderScope()
+    assert shipped.score(PAIRS) == CrossEncoderScope(cross_encoder_path).score(PAIRS)
+    assert shipped.fingerprint.startswith("semedit-scope@")

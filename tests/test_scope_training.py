@@ -18,11 +18,20 @@ from facts import Fact
 from neighbours import Neighbours
 from pairs import KINDS, PairSource, ScopePair
 from relations import NEAR_MISSES, read_relations
+from scenes import Scene, read_scenes
 from scope_classifier import LengthBatches, calibration_error, temperature_of, threshold_of
 from sources import is_held_out
 
 CITIES = ["Arles", "Bremen", "Cork", "Dover", "Essen", "Fano", "Genoa", "Hamm", "Imola", "Jena", "Kiel", "Lodi"]
-IN_SCOPE = {"paraphrase", "statement and question", "yes or no", "follow-up", "asked after another"}
+IN_SCOPE = {
+    "paraphrase",
+    "same question",
+    "scene",
+    "statement and question",
+    "yes or no",
+    "follow-up",
+    "asked after another",
+}
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +52,9 @@ def source():
     return PairSource(
         facts=by_source,
         relations=read_relations(),
+        scenes=[
+            Scene((f"How old is {c}?", f"The age of {c} is"), "9", (f"{c} age",), (f"Who is {c}?",)) for c in CITIES
+        ],
         specificity=[(c, [f"The age of {c} is", f"The name of the founder of {c} is"]) for c in CITIES],
         rivals=[("How do I sleep?", "How do I wake up?")],
         beside=[(by_source["counterfact"][i], f"{CITIES[i - 1]} lies in") for i in range(len(CITIES))],
@@ -54,7 +66,7 @@ def source():
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_is_drawn_with_its_label(source, kind):
     pairs = source.build({kind: 25}, random.Random(1))
-    assert len(pairs) >= (1 if kind in ("look-alike", "chat") else 15), "nothing to judge"
+    assert len(pairs) >= (1 if kind in ("look-alike", "chat", "same question") else 15), "nothing to judge"
     assert {pair.kind for pair in pairs} == {kind}
     assert {pair.in_scope for pair in pairs} == {kind in IN_SCOPE}
     for pair in pairs:
@@ -103,6 +115,19 @@ def test_the_relation_files_say_what_they_must():
         for text in (*relation.ask, *relation.yes_no, *near):
             assert text.count("{}") == 1, (relation.name, text)
         assert all("[A]" in text for text in relation.yes_no), relation.name
+
+
+def test_the_scenes_say_what_they_must():
+    scenes = read_scenes()
+    assert len(scenes) >= 200
+    assert len({scene.prompts[0] for scene in scenes}) == len(scenes)
+    for scene in scenes:
+        assert len(scene.prompts) == 2
+        assert len(scene.in_scope) >= 6
+        assert len(scene.out_of_scope) >= 8
+        assert scene.target
+        texts = [*scene.prompts, *scene.in_scope, *scene.out_of_scope]
+        assert len({text.lower() for text in texts}) == len(texts), scene.prompts[0]
 
 
 @pytest.mark.parametrize("name", ["Model 3", "John XXII", "Acme", "Port of Spain", "the Red Lion"])

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -12,10 +16,25 @@ import pytest
 
 from semedit.edits import Edit
 from semedit.errors import StoreError
+from semedit.memory.schema import FORMAT, MIGRATIONS
 from semedit.memory.sqlite import SQLiteStore
 from semedit.memory.store import EditStore
 
 Open = Callable[[], EditStore]
+
+# what a file of format 1 was made by, word for word
+FORMAT_1 = """
+CREATE TABLE counter (revision INTEGER NOT NULL, epoch INTEGER NOT NULL, encoder TEXT);
+INSERT INTO counter VALUES (0, 0, NULL);
+CREATE TABLE revisions (
+    revision INTEGER PRIMARY KEY, change INTEGER NOT NULL, edit_id TEXT NOT NULL, action TEXT NOT NULL,
+    time TEXT NOT NULL, author TEXT, body TEXT NOT NULL
+);
+CREATE INDEX revisions_of_edit ON revisions (edit_id, revision);
+CREATE TABLE vectors (text TEXT PRIMARY KEY, vector BLOB NOT NULL) WITHOUT ROWID;
+PRAGMA application_id = 98823447;
+PRAGMA user_version = 1;
+"""
 
 # how a store is opened, given a fresh folder
 STORES: dict[str, Callable[[Path], EditStore]] = {
@@ -78,7 +97,7 @@ def open_shared(request: pytest.FixtureRequest, opening: Callable[[str], Open]) 
 
 
 def test_a_new_store_is_empty(store: EditStore):
-    assert store.head() == (0, 0)
+    assert store.head() == (0, 0, 0)
     assert store.changes_since(0) == []
     assert store.changes_backwards() == []
     assert store.encoder() is None
@@ -121,7 +140,7 @@ def test_revisions_are_numbered_without_gaps_and_changes_by_their_first(store: E
 
 def test_an_empty_change_leaves_no_trace(store: EditStore):
     assert append(store) == []
-    assert store.head() == (0, 0)
+    assert store.head() == (0, 0, 0)
     assert [e.revision for e in append(store, plain("a"))] == [1]
 
 
@@ -133,12 +152,12 @@ def test_an_error_inside_a_transaction_takes_everything_back(store: EditStore):
         with store.transaction() as writer:
             writer.replace_vectors("words@1", ["text"], vector)
             writer.append([plain("b"), plain("c")])
-            assert store.head() == (3, 1)
+            assert store.head() == (3, 1, 0)
             raise KeyError("in the middle")
 
     with pytest.raises(KeyError, match="in the middle"):
         write_and_fail()
-    assert store.head() == (1, 0)
+    assert store.head() == (1, 0, 0)
     assert [e.id for e in store.changes_since(0)] == ["a"]
     assert store.encoder() is None
     assert store.vectors(["text"]) == {}
@@ -171,19 +190,43 @@ def test_making_vectors_anew_forgets_the_old_ones_and_begins_an_epoch(store: Edi
     with store.transaction() as writer:
         writer.replace_vectors("words@1", ["old", "both"], np.ones((2, 3), np.float32))
         writer.append([plain("a")])
-    assert store.head() == (1, 1)
+    assert store.head() == (1, 1, 0)
     with store.transaction() as writer:
         writer.replace_vectors("other@2", ["both"], np.full((1, 5), 2, np.float32))
-    assert store.head() == (1, 2)
+    assert store.head() == (1, 2, 0)
     assert store.encoder() == "other@2"
     assert {text: v.tolist() for text, v in store.vectors(["old", "both"]).items()} == {"both": [2] * 5}
+
+
+def test_settings_are_kept_by_name_the_last_one_stays_and_each_is_counted(store: EditStore):
+    assert store.setting("threshold") is None
+    with store.transaction() as writer:
+        writer.put_setting("threshold", "0.5")
+        writer.put_setting("other ü", "\n{}")
+    assert store.head() == (0, 0, 2)
+    with store.transaction() as writer:
+        writer.put_setting("threshold", "0.7")
+    assert (store.setting("threshold"), store.setting("other ü")) == ("0.7", "\n{}")
+    assert store.head() == (0, 0, 3)
+
+
+def test_a_setting_of_a_transaction_that_failed_is_not_kept(store: EditStore):
+    def write_and_fail() -> None:
+        with store.transaction() as writer:
+            writer.put_setting("threshold", "0.5")
+            raise KeyError("in the middle")
+
+    with pytest.raises(KeyError, match="in the middle"):
+        write_and_fail()
+    assert store.setting("threshold") is None
+    assert store.head().settings == 0
 
 
 def test_a_snapshot_inside_a_transaction_sees_what_the_transaction_wrote(store: EditStore):
     with store.transaction() as writer:
         writer.append([plain("a")])
         with store.snapshot():
-            assert store.head() == (1, 0)
+            assert store.head() == (1, 0, 0)
         writer.append([plain("b")])
     assert [e.id for e in store.changes_since(0)] == ["a", "b"]
 
@@ -203,10 +246,19 @@ def test_what_was_written_is_there_when_the_store_is_opened_again(open_shared: O
         written = writer.append([FULL])
     store.close()
     again = open_shared()
-    assert again.head() == (1, 1)
+    assert again.head() == (1, 1, 0)
     assert again.changes_since(0) == written
     assert again.encoder() == "words@1"
     assert again.vectors(["text"])["text"].tolist() == [1, 1, 1]
+
+
+def test_a_setting_is_seen_by_others(open_shared: Open):
+    one, two = open_shared(), open_shared()
+    with one.transaction() as writer:
+        writer.put_setting("threshold", "0.5")
+        assert two.setting("threshold") is None
+    assert two.setting("threshold") == "0.5"
+    assert two.head() == (0, 0, 1)
 
 
 def test_two_that_are_open_are_one_log(open_shared: Open):
@@ -222,22 +274,138 @@ def test_what_is_not_committed_is_not_seen_by_others(open_shared: Open):
     one, two = open_shared(), open_shared()
     with one.transaction() as writer:
         writer.append([plain("a")])
-        assert two.head() == (0, 0)
+        assert two.head() == (0, 0, 0)
         assert two.changes_since(0) == []
-    assert two.head() == (1, 0)
+    assert two.head() == (1, 0, 0)
 
 
 def test_a_snapshot_holds_still_while_others_write(open_shared: Open):
     one, two = open_shared(), open_shared()
     append(one, plain("a"))
     with one.snapshot():
-        assert one.head() == (1, 0)
+        assert one.head() == (1, 0, 0)
         with two.transaction() as writer:
             writer.replace_vectors("words@1", ["text"], np.ones((1, 3), np.float32))
             writer.append([plain("b")])
-        assert two.head() == (2, 1)
-        assert one.head() == (1, 0)
+        assert two.head() == (2, 1, 0)
+        assert one.head() == (1, 0, 0)
         assert [e.id for e in one.changes_since(0)] == ["a"]
         assert one.vectors(["text"]) == {}
-    assert one.head() == (2, 1)
+    assert one.head() == (2, 1, 0)
     assert set(one.vectors(["text"])) == {"text"}
+
+
+# --- files of earlier formats
+
+
+def make_format_1(path: Path) -> None:
+    """A file of format 1 with one edit and one vector."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.executescript(FORMAT_1)
+        connection.execute(
+            "INSERT INTO revisions VALUES (1, 1, 'acme', 'add', '2026-01-02T03:04:05+00:00', 'ada', ?)",
+            ('{"prompt": "Who runs Acme?", "target": "Jane Doe", "namespace": "default", "active": true}',),
+        )
+        connection.execute("INSERT INTO vectors VALUES ('Who runs Acme?', ?)", (np.ones(3, "<f4").tobytes(),))
+        connection.execute("UPDATE counter SET revision = 1, epoch = 1, encoder = 'words@1'")
+        connection.commit()
+
+
+def shape(path: Path) -> list[tuple[str, ...]]:
+    with closing(sqlite3.connect(path)) as connection:
+        names = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        columns = [
+            (name, *map(str, row)) for name in names for row in connection.execute(f"PRAGMA table_info({name})")
+        ]
+        [version] = connection.execute("PRAGMA user_version").fetchone()
+        return [("version", str(version)), *sorted(columns)]
+
+
+def test_a_file_of_format_1_is_opened_with_all_it_holds(tmp_path: Path):
+    path = tmp_path / "edits.db"
+    make_format_1(path)
+    with closing(SQLiteStore(path)) as store:
+        assert store.head() == (1, 1, 0)
+        [edit] = store.changes_since(0)
+        assert (edit.id, edit.prompt, edit.target, edit.author) == ("acme", "Who runs Acme?", "Jane Doe", "ada")
+        assert store.vectors([edit.prompt])[edit.prompt].tolist() == [1, 1, 1]
+        with store.transaction() as writer:
+            writer.put_setting("threshold", "0.5")
+        assert append(store, plain("a"))[0].revision == 2
+    with closing(SQLiteStore(path)) as store:
+        assert store.head() == (2, 1, 1)
+        assert store.setting("threshold") == "0.5"
+
+
+def test_a_migrated_file_has_the_shape_of_a_new_one(tmp_path: Path):
+    make_format_1(tmp_path / "old.db")
+    for name in ("old.db", "new.db"):
+        SQLiteStore(tmp_path / name).close()
+    assert shape(tmp_path / "old.db") == shape(tmp_path / "new.db")
+
+
+def test_a_migration_that_fails_leaves_the_file_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = tmp_path / "edits.db"
+    make_format_1(path)
+    before = shape(path)
+    broken = (*MIGRATIONS[:1], ("settings", MIGRATIONS[1][1] + "CREATE TABLE counter (a);"))
+    with monkeypatch.context() as patch:
+        patch.setattr("semedit.memory.schema.MIGRATIONS", broken)
+        with pytest.raises(StoreError, match="table counter already exists"):
+            SQLiteStore(path)
+    assert shape(path) == before
+    with closing(SQLiteStore(path)) as store:
+        assert store.head() == (1, 1, 0)
+
+
+OPEN_AND_SET = """
+import sys
+from semedit.memory.sqlite import SQLiteStore
+name, *paths = sys.argv[1:]
+for path in paths:
+    print("ready", flush=True)
+    sys.stdin.readline()
+    store = SQLiteStore(path)
+    with store.transaction() as writer:
+        writer.put_setting(name, "set")
+    store.close()
+"""
+
+
+def test_several_processes_open_a_file_of_format_1_at_once(tmp_path: Path):
+    paths = [tmp_path / f"{turn}.db" for turn in range(10)]
+    for path in paths:
+        make_format_1(path)
+    names = ["a", "b", "c", "d"]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", OPEN_AND_SET, name, *map(str, paths)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for name in names
+    ]
+    for _ in paths:
+        for process in processes:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+        for process in processes:
+            assert process.stdin is not None
+            process.stdin.write("go\n")
+            process.stdin.flush()
+    for process in processes:
+        process.communicate()
+        assert process.returncode == 0
+    for path in paths:
+        with closing(SQLiteStore(path)) as store:
+            assert store.head() == (1, 1, len(names))
+            assert {store.setting(name) for name in names} == {"set"}
+
+
+def test_the_formats_are_counted_by_their_migrations():
+    # whoever adds a migration appends it; what is there stays word for word
+    assert len(MIGRATIONS) == FORMAT
+    assert MIGRATIONS[0][1].split() == FORMAT_1.split("PRAGMA")[0].split()
+    assert [name for name, _ in MIGRATIONS] == ["revisions and vectors", "settings"]

@@ -22,7 +22,9 @@ EditMemory(sys.argv[2], WordEncoder()).add("Who runs Acme?", "Jane Doe")
 
 def test_while_one_generates_another_adds_an_edit(tmp_path: Path):
     path, tokenizer, base = tmp_path / "edits.db", byte_tokenizer(), tiny_model("llama")
-    model = semedit.wrap(base, tokenizer, memory=path, encoder=WordEncoder(), override="verbatim")
+    model = semedit.wrap(
+        base, tokenizer, memory=path, encoder=WordEncoder(), scope=semedit.SimilarityScope(), override="verbatim"
+    )
     inputs = tokenizer(["Who runs Acme?"], return_tensors="pt")
     unedited = base.generate(**inputs, max_new_tokens=12, do_sample=False)
     other = subprocess.Popen([sys.executable, "-c", ADD, str(Path(__file__).parent), str(path)])

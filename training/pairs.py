@@ -17,6 +17,7 @@ import wordings
 from facts import Fact
 from neighbours import Neighbours
 from relations import Relation, any_of, of_one_type
+from scenes import Scene
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class PairSource:
     Args:
         facts: facts with two or more wordings each, by source.
         relations: relations with their near misses.
+        scenes: facts with their near misses.
         specificity: groups of prompts about one subject, each of another property.
         rivals: questions that look alike and ask different things.
         beside: prompts beside a prompt of the same relation about another subject, and the former's target.
@@ -50,6 +52,7 @@ class PairSource:
         self,
         facts: Mapping[str, Sequence[Fact]],
         relations: Sequence[Relation],
+        scenes: Sequence[Scene],
         specificity: Sequence[tuple[str, Sequence[str]]],
         rivals: Sequence[tuple[str, str]],
         beside: Sequence[tuple[Fact, str]],
@@ -58,6 +61,7 @@ class PairSource:
     ) -> None:
         self.facts = facts
         self.relations = relations
+        self.scenes = scenes
         self.specificity = specificity
         self.rivals = rivals
         self.beside = beside
@@ -115,6 +119,18 @@ class PairSource:
             fact = _about(fact, self._subject(rng))
         prompt, query = rng.sample(fact.prompts, 2) if len(fact.prompts) > 1 else fact.prompts * 2
         return ScopePair(prompt, wordings.same(query, rng), True, "", fact.answer)
+
+    def same_question(self, rng: random.Random) -> ScopePair | None:
+        """Two questions of real users that ask the same."""
+        prompt, query = rng.sample(rng.choice(self.facts["qqp"]).prompts, 2)
+        return ScopePair(prompt, wordings.same(query, rng), True, "")
+
+    def scene(self, rng: random.Random) -> ScopePair | None:
+        """A scene's prompt, and a query in its scope or its other prompt."""
+        scene = rng.choice(self.scenes)
+        prompt = rng.choice(scene.prompts)
+        query = rng.choice([*scene.in_scope, *scene.prompts])
+        return ScopePair(prompt, wordings.same(query, rng), True, "", scene.target)
 
     def statement_and_question(self, rng: random.Random) -> ScopePair | None:
         """A property named in a noun phrase, asked as a beginning, a question, keywords or a request."""
@@ -246,6 +262,12 @@ class PairSource:
         prompt, target = any_of(relation.ask, subject, rng), rng.choice(relation.answers)
         return ScopePair(prompt, wordings.same(query, rng), False, "", target)
 
+    def scene_near_miss(self, rng: random.Random) -> ScopePair | None:
+        """A scene's prompt, and a near miss."""
+        scene = rng.choice(self.scenes)
+        query = wordings.same(rng.choice(scene.out_of_scope), rng)
+        return ScopePair(rng.choice(scene.prompts), query, False, "", scene.target)
+
     def mention(self, rng: random.Random) -> ScopePair | None:
         """A message that mentions the subject, or the question itself, and asks for something else."""
         if rng.random() < 0.5:
@@ -351,6 +373,8 @@ class PairSource:
 
 KINDS: dict[str, Callable[[PairSource, random.Random], ScopePair | None]] = {
     "paraphrase": PairSource.paraphrase,
+    "same question": PairSource.same_question,
+    "scene": PairSource.scene,
     "statement and question": PairSource.statement_and_question,
     "yes or no": PairSource.yes_or_no,
     "follow-up": PairSource.follow_up,
@@ -364,6 +388,7 @@ KINDS: dict[str, Callable[[PairSource, random.Random], ScopePair | None]] = {
     "comparison": lambda source, rng: source.near_miss("comparison", rng),
     "hypothetical": lambda source, rng: source.near_miss("hypothetical", rng),
     "mention": PairSource.mention,
+    "scene, near miss": PairSource.scene_near_miss,
     "follow-up elsewhere": PairSource.follow_up_elsewhere,
     "statement before another": PairSource.statement_before,
     "nearest neighbour": PairSource.neighbour,
@@ -374,7 +399,7 @@ KINDS: dict[str, Callable[[PairSource, random.Random], ScopePair | None]] = {
     "SERAC uniform negative": PairSource.serac_uniform,
 }
 
-_PARAPHRASES = {"zsre": 0.32, "counterfact": 0.26, "pokemqa": 0.14, "wikifactdiff": 0.08, "pararel": 0.1, "qqp": 0.1}
+_PARAPHRASES = {"zsre": 0.32, "counterfact": 0.26, "pokemqa": 0.14, "wikifactdiff": 0.08, "pararel": 0.1}
 _WHETHER = (
     "Is it true that {}?", "Is it correct that {}?", "{}, right?", "Someone said that {}. Is that so?",
     "True or false: {}", "Can you confirm that {}?", "{} - is this correct?", "Did you know that {}? Is it right?",

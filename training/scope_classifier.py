@@ -109,20 +109,19 @@ def temperature_of(logits: np.ndarray, in_scope: np.ndarray) -> float:
 
 
 def threshold_of(probabilities: np.ndarray, pairs: Sequence[ScopePair], cost: float) -> float:
-    """The threshold with the fewest wrong, averaged over kinds, where a false override counts `cost` times a miss."""
-    by_kind: dict[str, list[int]] = defaultdict(list)
+    """The threshold at which misses and false overrides cost least, where one of these counts `cost` of those.
+
+    Both are shares, averaged over the kinds of pairs.
+    """
+    by_kind: dict[tuple[bool, str], list[int]] = defaultdict(list)
     for i, pair in enumerate(pairs):
-        by_kind[pair.kind].append(i)
+        by_kind[pair.in_scope, pair.kind].append(i)
 
     def loss(threshold: float) -> float:
         overridden = probabilities >= threshold
-        shares = []
-        for rows in by_kind.values():
-            if pairs[rows[0]].in_scope:
-                shares.append(1 - overridden[rows].mean())
-            else:
-                shares.append(cost * overridden[rows].mean())
-        return float(np.mean(shares))
+        missed = [1 - overridden[rows].mean() for (in_scope, _), rows in by_kind.items() if in_scope]
+        false = [overridden[rows].mean() for (in_scope, _), rows in by_kind.items() if not in_scope]
+        return float(np.mean(missed) + cost * np.mean(false))
 
     return min((round(0.05 * step, 2) for step in range(1, 20)), key=loss)
 

@@ -12,6 +12,7 @@ from facts import Fact, read_facts, read_records, read_wordings, without_subject
 from neighbours import Neighbours
 from pairs import PairSource
 from relations import read_relations
+from scenes import read_scenes
 from semedit.memory.encoder import Encoder
 from traffic import read_traffic
 
@@ -47,7 +48,7 @@ def read_sources(
     # evenly from all sources, which follow one another
     step = max(1, len(queries["questions"]) // _QUESTIONS)
     queries["questions"] = [*queries["questions"][::step], *traffic]
-    relations, specificity = read_relations(), _specificity(data)
+    relations, scenes, specificity = read_relations(), read_scenes(), _specificity(data)
     rivals, beside = _rivals(data), _beside(data)
 
     def part(keep: Callable[[str, float], bool]) -> PairSource:
@@ -62,6 +63,7 @@ def read_sources(
         return PairSource(
             facts=chosen,
             relations=[relation for relation in relations if keep(relation.name, share)],
+            scenes=[scene for scene in scenes if keep(scene.prompts[0], share)],
             specificity=[group for group in specificity if keep(group[0], share)],
             rivals=[pair for pair in rivals if keep(pair[0], share)],
             beside=[pair for pair in beside if keep(pair[0].subject, share)],

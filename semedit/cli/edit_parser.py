@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from datetime import datetime
 
-from semedit.cli.options import EXIT_CODES, Subparsers, command, json_option, memory_options
+from semedit.cli.options import EXIT_CODES, Subparsers, command, json_option, memory_options, scope_option
 
 
 def add_edit(commands: Subparsers) -> None:
@@ -34,7 +34,8 @@ def _add_add(actions: Subparsers) -> None:
         "edits:add",
         "add an edit",
         "Adds an edit, durable and in force at once, and says what happened: added, superseded (an edit with this "
-        "prompt gave way to it) or unchanged (an edit says just this already).",
+        "prompt gave way to it) or unchanged (an edit says just this already). Warns where the prompt is in the "
+        "scope of an edit with another answer; the edit is added nevertheless.",
         'semedit edit add "Who is the chief executive of Acme?" "Jane Doe" \\\n'
         '    --paraphrase "Who runs Acme?" --negative "Who founded Acme?"',
     )
@@ -46,6 +47,7 @@ def _add_add(actions: Subparsers) -> None:
         "--namespace", default="default", metavar="NAME", help="where the edit is kept (default: %(default)s)"
     )
     memory_options(parser)
+    scope_option(parser)
     json_option(parser, "the edit as a JSON object; `outcome` says what happened")
 
 

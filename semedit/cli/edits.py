@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.text import Text
 
-from semedit.cli.opening import load_encoder, open_memory, open_store
+from semedit.cli.opening import load_encoder, open_memory, open_store, scope_of
 from semedit.cli.tables import edit_card, edit_fields, edit_table, history_table, print_json
 from semedit.edits import Edit
 from semedit.memory import edit_memory
@@ -18,7 +18,10 @@ from semedit.memory import edit_memory
 
 def add(args: argparse.Namespace) -> int:
     """Adds an edit."""
-    edit = open_memory(args, make=True).add(
+    memory = open_memory(args, make=True)
+    if memory.holds_any([args.namespace]):  # or there is nothing that it could contradict
+        memory.scope = scope_of(args)
+    edit = memory.add(
         args.prompt,
         args.target,
         paraphrases=args.paraphrases,

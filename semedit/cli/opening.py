@@ -12,6 +12,7 @@ from semedit.memory.edit_memory import EditMemory
 from semedit.memory.encoder import SentenceEncoder, Vectors
 from semedit.memory.sqlite import SQLiteStore
 from semedit.memory.store import EditStore
+from semedit.scope.base import ScopeClassifier
 from semedit.scope.similarity import SimilarityScope
 
 
@@ -88,6 +89,16 @@ def load_encoder(name: str | None) -> SentenceEncoder:
         raise LoadError(f"cannot load the encoder {name}: {error}") from error
 
 
-def scope_of(args: argparse.Namespace) -> SimilarityScope:
-    """The scope classifier, at `--threshold` where it is given."""
-    return SimilarityScope() if args.threshold is None else SimilarityScope(args.threshold)
+def scope_of(args: argparse.Namespace) -> ScopeClassifier:
+    """The scope classifier of `--scope`, at `--threshold` where it is given.
+
+    Raises:
+        LoadError: it cannot be loaded.
+    """
+    if args.scope == "similarity":
+        return SimilarityScope() if args.threshold is None else SimilarityScope(args.threshold)
+    from semedit.cli.loading import quieten  # these bring torch and transformers, which not every command needs
+    from semedit.scope.cross_encoder import CrossEncoderScope
+
+    quieten()
+    return CrossEncoderScope(args.scope, args.threshold)

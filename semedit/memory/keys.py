@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import numpy as np
@@ -30,6 +31,7 @@ class KeyTable:
         self._edits: dict[str, Edit] = {}  # as they stand in the table
         self._numbers: dict[str, list[int]] = {}
         self._negatives: dict[str, Vectors] = {}  # edit id: (negatives, dim)
+        self._sizes: Counter[str] = Counter()  # edits by namespace
         self._windows: set[str] = set()  # edits that are not always in force
         self._next = 0
 
@@ -47,6 +49,7 @@ class KeyTable:
         for edit in changed:
             old = self._edits.pop(edit.id, None)
             if old is not None:
+                self._sizes[old.namespace] -= 1
                 removed.setdefault(old.namespace, []).extend(self._numbers.pop(edit.id))
                 self._negatives.pop(edit.id, None)
             if edit.active:
@@ -58,6 +61,7 @@ class KeyTable:
                 numbers = range(self._next, self._next + len(edit.keys))
                 self._next += len(edit.keys)
                 self._edits[edit.id] = edit
+                self._sizes[edit.namespace] += 1
                 self._numbers[edit.id] = list(numbers)
                 added.setdefault(edit.namespace, []).extend(zip(numbers, edit.keys, strict=True))
                 self._keys.update((number, (edit.id, key)) for number, key in zip(numbers, edit.keys, strict=True))
@@ -77,6 +81,10 @@ class KeyTable:
     def holds_any(self, namespaces: Iterable[str]) -> bool:
         """Whether one of the namespaces has a key."""
         return any(name in self._indexes and len(self._indexes[name]) for name in namespaces)
+
+    def count(self, namespaces: Iterable[str]) -> int:
+        """How many edits there are in the namespaces."""
+        return sum(self._sizes[name] for name in set(namespaces))
 
     def nearest(
         self, vectors: Vectors, k: int, namespaces: Iterable[str], in_force: Callable[[str], bool]

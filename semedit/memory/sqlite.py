@@ -17,26 +17,11 @@ import numpy as np
 from semedit.edits import Edit
 from semedit.errors import StoreError
 from semedit.memory.encoder import Vectors
-from semedit.memory.store import from_json, numbered, to_json
+from semedit.memory.schema import APPLICATION_ID, FORMAT, format_of, migrate
+from semedit.memory.store import Head, from_json, numbered, to_json
 
-APPLICATION_ID = 0x5E3ED17
-FORMAT = 1
 _BUSY_SECONDS = 60.0
 _TEXTS_AT_ONCE = 500
-
-# one counter row, updated in the transaction that appends, so that revisions have no gaps and no two orders
-_SCHEMA = f"""
-CREATE TABLE counter (revision INTEGER NOT NULL, epoch INTEGER NOT NULL, encoder TEXT);
-INSERT INTO counter VALUES (0, 0, NULL);
-CREATE TABLE revisions (
-    revision INTEGER PRIMARY KEY, change INTEGER NOT NULL, edit_id TEXT NOT NULL, action TEXT NOT NULL,
-    time TEXT NOT NULL, author TEXT, body TEXT NOT NULL
-);
-CREATE INDEX revisions_of_edit ON revisions (edit_id, revision);
-CREATE TABLE vectors (text TEXT PRIMARY KEY, vector BLOB NOT NULL) WITHOUT ROWID;
-PRAGMA application_id = {APPLICATION_ID};
-PRAGMA user_version = {FORMAT};
-"""
 
 
 class SQLiteStore:
@@ -72,11 +57,10 @@ class SQLiteStore:
             finally:
                 connection.execute("ROLLBACK")
 
-    def head(self) -> tuple[int, int]:
-        """The newest revision and the epoch."""
+    def head(self) -> Head:
+        """How far the log is."""
         with self._reading() as connection:
-            revision, epoch = connection.execute("SELECT revision, epoch FROM counter").fetchone()
-        return revision, epoch
+            return Head(*connection.execute("SELECT revision, epoch, settings FROM counter").fetchone())
 
     def changes_since(self, revision: int) -> list[Edit]:
         """All revisions after that one, in order."""
@@ -114,6 +98,12 @@ class SQLiteStore:
         with self._reading() as connection:
             fingerprint: str | None = connection.execute("SELECT encoder FROM counter").fetchone()[0]
         return fingerprint
+
+    def setting(self, name: str) -> str | None:
+        """The value that is kept under a name, or None."""
+        with self._reading() as connection:
+            row = connection.execute("SELECT value FROM settings WHERE name = ?", (name,)).fetchone()
+        return None if row is None else str(row[0])
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[_SQLiteWriter]:
@@ -167,7 +157,7 @@ class SQLiteStore:
             raise StoreError(
                 f"{self.location} is a SQLite file of another program, not an edit memory; name another file"
             )
-        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        version = format_of(connection)
         if version > FORMAT:
             raise StoreError(
                 f"{self.location} was written by a newer semedit (format {version}, this one reads up to {FORMAT}); "
@@ -177,12 +167,7 @@ class SQLiteStore:
         connection.execute("PRAGMA synchronous = FULL")
         if version < FORMAT:
             _switch_to_wal(connection)
-            connection.execute("BEGIN IMMEDIATE")
-            # another process may have been first
-            if not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-                for statement in _SCHEMA.split(";")[:-1]:
-                    connection.execute(statement)
-            connection.execute("COMMIT")
+            migrate(connection)
 
     def _current(self) -> sqlite3.Connection:
         if self._closed:
@@ -251,6 +236,11 @@ class _SQLiteWriter:
         self.connection.execute("DELETE FROM vectors")
         self.connection.execute("UPDATE counter SET epoch = epoch + 1, encoder = ?", (fingerprint,))
         self.put_vectors(texts, vectors)
+
+    def put_setting(self, name: str, value: str) -> None:
+        """Keeps a value under a name."""
+        self.connection.execute("INSERT OR REPLACE INTO settings VALUES (?, ?)", (name, value))
+        self.connection.execute("UPDATE counter SET settings = settings + 1")
 
 
 def _switch_to_wal(connection: sqlite3.Connection) -> None:

@@ -7,10 +7,24 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from semedit.edits import Edit
 from semedit.memory.encoder import Vectors
+
+
+class Head(NamedTuple):
+    """How far a store is.
+
+    Attributes:
+        revision: the newest revision; 0 where there is none.
+        epoch: how often the vectors were begun anew.
+        settings: how often a setting was written.
+    """
+
+    revision: int
+    epoch: int
+    settings: int
 
 
 class Writer(Protocol):
@@ -25,6 +39,9 @@ class Writer(Protocol):
     def replace_vectors(self, fingerprint: str, texts: Sequence[str], vectors: Vectors) -> None:
         """Forgets every vector and keeps these, made by the encoder of that fingerprint, as a new epoch."""
 
+    def put_setting(self, name: str, value: str) -> None:
+        """Keeps a value under a name, in place of the one it had."""
+
 
 class EditStore(Protocol):
     """A durable log of revisions.
@@ -38,8 +55,8 @@ class EditStore(Protocol):
     def snapshot(self) -> AbstractContextManager[None]:
         """What is read inside belongs to one moment; within a transaction, to what it sees."""
 
-    def head(self) -> tuple[int, int]:
-        """The newest revision, 0 where there is none, and the epoch."""
+    def head(self) -> Head:
+        """How far the store is."""
 
     def changes_since(self, revision: int) -> list[Edit]:
         """All revisions after that one, in order."""
@@ -58,6 +75,9 @@ class EditStore(Protocol):
 
     def encoder(self) -> str | None:
         """The fingerprint of the encoder that made the vectors; None before the first."""
+
+    def setting(self, name: str) -> str | None:
+        """The value that is kept under a name, or None."""
 
     def transaction(self) -> AbstractContextManager[Writer]:
         """Holds the store for writing; what is written is kept whole when it is left, and not at all on an error."""

@@ -26,10 +26,12 @@ class ScopeClassifier(Protocol):
     Attributes:
         threshold: the score from which on a query is in scope.
         floor: the cosine below which a pair is not worth judging.
+        fingerprint: a name for people and a digest of what decides the scores; a calibration is kept under it.
     """
 
     threshold: float
     floor: float
+    fingerprint: str
 
     def score(self, pairs: Sequence[Pair]) -> list[float]:
         """A score in [0, 1] for each pair, in their order."""

@@ -18,6 +18,7 @@ class SimilarityScope:
     def __init__(self, threshold: float = 0.8) -> None:
         self.threshold = threshold
         self.floor = threshold
+        self.fingerprint = "similarity"
 
     def score(self, pairs: Sequence[Pair]) -> list[float]:
         """The cosine itself, with negative values as 0."""
