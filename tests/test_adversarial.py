@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from semedit import SentenceEncoder
+
 ROOT = Path(__file__).parents[1]
 BOTH = {
     "statement and question",
@@ -103,3 +105,18 @@ def _is_filled(query: str, before: str, after: str) -> bool:
 
 def _plain(text: str) -> str:
     return text.casefold().rstrip("?.! ")
+
+
+def test_no_fact_of_it_is_among_the_scenes_of_training(rows: list[dict]) -> None:
+    """By MiniLM: the nearest prompts of both are about different things."""
+    records = [
+        json.loads(line)
+        for path in sorted((ROOT / "training" / "scenes").glob("*.jsonl"))
+        for line in path.read_text(encoding="utf-8").splitlines()
+    ]
+    encoder = SentenceEncoder()
+    scenes = encoder.encode([prompt for record in records for prompt in record["prompts"]])
+    prompts = sorted({row["prompt"] for row in rows})
+    nearest = (encoder.encode(prompts) @ scenes.T).max(axis=1)
+    assert len(scenes) > 1000
+    assert [prompt for prompt, cosine in zip(prompts, nearest, strict=True) if cosine >= 0.8] == []

@@ -6,7 +6,6 @@ Each kind of pair is drawn by one method of `PairSource`, named in `KINDS`; the 
 from __future__ import annotations
 
 import random
-import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -135,12 +134,12 @@ class PairSource:
     def statement_and_question(self, rng: random.Random) -> ScopePair | None:
         """A property named in a noun phrase, asked as a beginning, a question, keywords or a request."""
         subject, prompts = rng.choice(self.specificity)
-        property_ = _property_of(rng.choice(prompts), subject)
+        property_ = wordings.property_of(rng.choice(prompts), subject)
         if property_ is None:
             return None
         if rng.random() < 0.5:
             subject = self._subject(rng)
-        forms = _forms_of(property_, subject)
+        forms = wordings.forms_of(property_, subject)
         prompt, query = rng.sample(forms, 2)
         return ScopePair(prompt, wordings.same(query, rng), True, "")
 
@@ -155,7 +154,7 @@ class PairSource:
         fact = rng.choice(self.facts[rng.choice(["pokemqa", "counterfact", "pararel"])])
         answer = fact.answer if rng.random() < 0.5 else rng.choice(self.by_template[fact.template] or [fact]).answer
         statement = f"{fact.prompts[0]} {answer}"
-        query = rng.choice(_WHETHER).format(statement)
+        query = rng.choice(wordings.WHETHER).format(statement)
         return ScopePair(rng.choice(fact.prompts), query, True, "", fact.answer)
 
     def follow_up(self, rng: random.Random) -> ScopePair | None:
@@ -232,12 +231,15 @@ class PairSource:
             subject, prompts = rng.choice(self.specificity)
             if len(prompts) < 2:
                 return None
-            first, second = (_property_of(p, subject) for p in rng.sample(prompts, 2))
-            if first is None or second is None or _shares_words(first, second):
+            first, second = (wordings.property_of(p, subject) for p in rng.sample(prompts, 2))
+            if first is None or second is None or wordings.shares_words(first, second):
                 return None
             if rng.random() < 0.3:
                 subject = self._subject(rng)
-            prompt, query = rng.choice(_forms_of(first, subject)), rng.choice(_forms_of(second, subject))
+            prompt, query = (
+                rng.choice(wordings.forms_of(first, subject)),
+                rng.choice(wordings.forms_of(second, subject)),
+            )
             return ScopePair(prompt, wordings.same(query, rng), False, "")
         fact = rng.choice(self.facts[rng.choice(["zsre", "zsre", "counterfact"])])
         if not fact.subject:
@@ -247,10 +249,10 @@ class PairSource:
             query = rng.choice(others).replace("[X]", fact.subject) if others else ""
         else:
             name, prompts = rng.choice(self.specificity)
-            property_ = _property_of(rng.choice(prompts), name)
+            property_ = wordings.property_of(rng.choice(prompts), name)
             if property_ is None or self.neighbours.alike(f"{property_} of [X]", fact.template):
                 return None
-            query = rng.choice(_forms_of(property_, fact.subject))
+            query = rng.choice(wordings.forms_of(property_, fact.subject))
         return ScopePair(rng.choice(fact.prompts), query, False, "", fact.answer) if query else None
 
     def near_miss(self, kind: str, rng: random.Random) -> ScopePair | None:
@@ -368,7 +370,7 @@ class PairSource:
             other = rng.choice(self.of_type[relation.of])
             if other.name != relation.name:
                 return any_of(other.ask, subject, rng)
-        return rng.choice(_OPENINGS).format(subject)
+        return rng.choice(wordings.OPENINGS).format(subject)
 
 
 KINDS: dict[str, Callable[[PairSource, random.Random], ScopePair | None]] = {
@@ -400,42 +402,7 @@ KINDS: dict[str, Callable[[PairSource, random.Random], ScopePair | None]] = {
 }
 
 _PARAPHRASES = {"zsre": 0.32, "counterfact": 0.26, "pokemqa": 0.14, "wikifactdiff": 0.08, "pararel": 0.1}
-_WHETHER = (
-    "Is it true that {}?", "Is it correct that {}?", "{}, right?", "Someone said that {}. Is that so?",
-    "True or false: {}", "Can you confirm that {}?", "{} - is this correct?", "Did you know that {}? Is it right?",
-)  # fmt: skip
-_OPENINGS = (
-    "Tell me about {}.", "I have a question about {}.", "What do you know about {}?", "Let's talk about {}.",
-    "We were just reading about {}.", "I'm interested in {}.", "Have you heard of {}?",
-)  # fmt: skip
 
 
 def _about(fact: Fact, subject: str) -> Fact:
     return replace(fact, prompts=tuple(p.replace(fact.subject, subject) for p in fact.prompts), subject=subject)
-
-
-def _property_of(prompt: str, subject: str) -> str | None:
-    """What a prompt such as "The name of the mother of X is" asks of its subject: "name of the mother"."""
-    match = re.fullmatch(rf"The (.+) of {re.escape(subject)} (?:is|are|was|were)", prompt)
-    return match[1] if match else None
-
-
-def _forms_of(property_: str, subject: str) -> tuple[str, ...]:
-    """Ways to ask a property of a subject."""
-    short = re.sub(r"^names? of (?:the )?", "", property_)
-    return (
-        f"The {property_} of {subject} is",
-        f"The {short} of {subject} is",
-        f"{subject} {short}",
-        f"{subject}'s {short} is",
-        f"What is the {property_} of {subject}?",
-        f"What is {subject}'s {short}?",
-        f"What's the {short} of {subject}?",
-        f"Tell me the {property_} of {subject}.",
-        f"{short} {subject}",
-    )
-
-
-def _shares_words(first: str, second: str) -> bool:
-    common = set(first.split()) & set(second.split())
-    return bool(common - {"name", "names", "of", "the", "in", "a", "country", "is"})

@@ -229,7 +229,7 @@ def main() -> None:
         num_labels=1,
         max_length=config["max_length"],
         device=None if torch.accelerator.is_available() else "cpu",
-    )
+    ).float()  # a classifier to start from may be stored in half precision
     arguments = CrossEncoderTrainingArguments(
         output_dir=str(options.output),
         seed=options.seed,

@@ -6,6 +6,15 @@ import random
 import re
 from collections.abc import Sequence
 
+# frames for a statement of which one asks whether it holds, and for turns that only name a subject
+WHETHER = (
+    "Is it true that {}?", "Is it correct that {}?", "{}, right?", "Someone said that {}. Is that so?",
+    "True or false: {}", "Can you confirm that {}?", "{} - is this correct?", "Did you know that {}? Is it right?",
+)  # fmt: skip
+OPENINGS = (
+    "Tell me about {}.", "I have a question about {}.", "What do you know about {}?", "Let's talk about {}.",
+    "We were just reading about {}.", "I'm interested in {}.", "Have you heard of {}?",
+)  # fmt: skip
 _BEFORE = (
     "Can you tell me: ", "Do you know the answer to this? ", "Hi! ", "Hey, ", "Quick question: ", "Please tell me: ",
     "I was wondering, ", "Question: ", "I need to know: ", "Sorry to bother you. ", "Just checking: ", "Hello, ",
@@ -167,6 +176,34 @@ def task(query: str, subject: str, other: str, rng: random.Random) -> str:
     return rng.choice(_TASKS).format(
         query=query, subject=subject, other=other, language=rng.choice(_LANGUAGES), word=rng.choice(words)
     )
+
+
+def property_of(prompt: str, subject: str) -> str | None:
+    """What a prompt such as "The name of the mother of X is" asks of its subject: "name of the mother"."""
+    match = re.fullmatch(rf"The (.+) of {re.escape(subject)} (?:is|are|was|were)", prompt)
+    return match[1] if match else None
+
+
+def forms_of(property_: str, subject: str) -> tuple[str, ...]:
+    """Ways to ask a property of a subject."""
+    short = re.sub(r"^names? of (?:the )?", "", property_)
+    return (
+        f"The {property_} of {subject} is",
+        f"The {short} of {subject} is",
+        f"{subject} {short}",
+        f"{subject}'s {short} is",
+        f"What is the {property_} of {subject}?",
+        f"What is {subject}'s {short}?",
+        f"What's the {short} of {subject}?",
+        f"Tell me the {property_} of {subject}.",
+        f"{short} {subject}",
+    )
+
+
+def shares_words(first: str, second: str) -> bool:
+    """Whether two properties have a content word in common."""
+    common = set(first.split()) & set(second.split())
+    return bool(common - {"name", "names", "of", "the", "in", "a", "country", "is"})
 
 
 _STARTS = {"The", "What", "Who", "Where", "When", "Which", "How", "In", "On", "A", "An", "Tell", "Name"}
