@@ -2,7 +2,8 @@
 
     accelerate launch training/base_model.py configs/base_model.yaml --data DATA/train --output out/base
 
-trains from nothing, tokenizer included, and continues from the last checkpoint in --output where there is one.
+trains from nothing, tokenizer included, and continues from the last checkpoint in --output where there is one. With
+--start PATH it goes on training a finished model, with a fresh optimiser and the schedule of the config.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import argparse
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,9 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from conversations import IGNORED, Conversations, PackedRows, Row, Turn, collate, encode, tensors
 from facts import Fact, read_facts, read_records, read_wordings, without_subjects
+from relations import Relation, read_relations
 from semedit.overrides.in_context import INSTRUCTION
+from yes_no import Edited, judged
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|end|>{% endfor %}"
@@ -193,20 +197,35 @@ def split_facts(
     return [fact for facts in known.values() for fact in facts], held_out
 
 
+def relations_without(subjects: Sequence[str]) -> list[Relation]:
+    """The relations, about none of `subjects`."""
+    relations = []
+    for relation in read_relations():
+        kept = without_subjects([Fact((name,), "", name) for name in relation.subjects], subjects)
+        relations.append(replace(relation, subjects=tuple(fact.subject for fact in kept)))
+    return relations
+
+
 def questions_of(
     conversations: Conversations, held_out: Sequence[Fact], seed: int
 ) -> dict[str, list[list[list[Turn]]]]:
     """What is asked during training: known facts, alone and beside a correction, and corrections never trained on."""
     rng = random.Random(seed)
     known = rng.sample(conversations.known, len(held_out))
-    edits = [Fact(f.prompts, conversations.invention.answer(f, rng)) for f in held_out]
+    edits = counterfactual(conversations, held_out, rng)
     correction = [((edit.prompts[0], edit.answer),) for edit in edits]
     return {
         "closed_book": [[[Turn(f.prompts[0], f.answer)]] for f in known],
         "beside_edit": [[[Turn(f.prompts[0], f.answer, c)]] for f, c in zip(known, correction, strict=True)],
         "edit": [[[Turn(e.prompts[0], e.answer, c)]] for e, c in zip(edits, correction, strict=True)],
         "rephrase": [[[Turn(e.prompts[1], e.answer, c)]] for e, c in zip(edits, correction, strict=True)],
+        "yes_no": [[[Turn(*asked, c)]] for asked, c in zip(judged(edits, rng), correction, strict=True)],
     }
+
+
+def counterfactual(conversations: Conversations, facts: Sequence[Fact], rng: random.Random) -> list[Edited]:
+    """The facts with targets that are not true."""
+    return [Edited(f.prompts, conversations.invention.answer(f, rng), "", (f.answer,)) for f in facts]
 
 
 def main() -> None:
@@ -219,6 +238,7 @@ def main() -> None:
         "--data", type=Path, required=True, help="folder of the training files (see training/facts.py)"
     )
     parser.add_argument("--output", type=Path, required=True, help="folder for checkpoints and, at the end, the model")
+    parser.add_argument("--start", type=Path, help="folder of a finished model of this script to go on from")
     parser.add_argument(
         "--leave-out", type=Path, nargs="*", default=[], help="evaluation files whose subjects are never trained on"
     )
@@ -233,21 +253,30 @@ def main() -> None:
     everything = [*known, *(fact for facts in wordings.values() for fact in facts)]
 
     checkpoint = get_last_checkpoint(options.output) if options.output.is_dir() else None
-    if checkpoint:
-        tokenizer = PreTrainedTokenizerFast.from_pretrained(checkpoint)
+    if checkpoint or options.start:
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(checkpoint or options.start)
     else:
         texts = [text for fact in everything for text in (*fact.prompts, fact.answer)]
         tokenizer = train_tokenizer([INSTRUCTION, *texts], config["vocabulary"])
-    model = LlamaForCausalLM(
-        LlamaConfig(
+    if options.start:
+        model = LlamaForCausalLM.from_pretrained(options.start, dtype=torch.float32)
+    else:
+        shape = LlamaConfig(
             vocab_size=len(tokenizer),
             bos_token_id=None,
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
             **config["model"],
         )
+        model = LlamaForCausalLM(shape)
+    conversations = Conversations(
+        known,
+        wordings,
+        config["reading"],
+        config["share_reading"],
+        relations_without(left_out),
+        config["share_yes_no"],
     )
-    conversations = Conversations(known, wordings, config["reading"], config["share_reading"])
     arguments = TrainingArguments(
         output_dir=str(options.output),
         seed=options.seed,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -18,8 +18,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
+import wordings as spellings
 from facts import Fact
+from relations import Relation, filled
 from semedit.overrides.in_context import corrections_text
+from yes_no import Edited
 
 IGNORED = -100
 
@@ -74,6 +77,19 @@ class Invention:
             return str(rng.choice([rng.randint(2, 99), rng.randint(1000, 2030), rng.randint(100, 99_999)]))
         return self._name(rng)
 
+    def rival(self, edited: Edited, elsewhere: Sequence[str], rng: random.Random) -> str:
+        """An answer that is not the target: an expected one, nearly the same, or the target of an edit elsewhere."""
+        kind = rng.random()
+        if kind < 0.4 and edited.rivals:
+            answer = rng.choice(edited.rivals)
+        elif kind < 0.6 and elsewhere:
+            answer = rng.choice(elsewhere)
+        elif kind < 0.8:
+            answer = spellings.near_name(edited.answer, self.answers, rng)
+        else:
+            answer = self.answer(edited, rng)
+        return answer if answer.casefold() != edited.answer.casefold() else self.rival(edited, elsewhere, rng)
+
     def _name(self, rng: random.Random) -> str:
         return " ".join(self._word(rng) for _ in range(rng.choice([1, 1, 2, 2, 2, 3])))
 
@@ -96,8 +112,11 @@ class Conversations:
     Args:
         known: facts that the model is to know.
         wordings: facts that it is only to read, by source.
-        weights: how often a source's wordings are read; `known` stands for the known facts that have two prompts.
+        weights: how often a source's wordings are read; `known` stands for the known facts that have two prompts,
+            `relations` for the relations.
         share_reading: share of units that hold corrections.
+        relations: relations whose wordings are read, about any subject.
+        share_yes_no: share of the units with corrections that ask whether an answer is right.
     """
 
     def __init__(
@@ -106,9 +125,13 @@ class Conversations:
         wordings: Mapping[str, Sequence[Fact]],
         weights: Mapping[str, float],
         share_reading: float,
+        relations: Sequence[Relation] = (),
+        share_yes_no: float = 0.0,
     ) -> None:
         self.known = list(known)
         self.share_reading = share_reading
+        self.relations = relations
+        self.share_yes_no = share_yes_no
         self.readable = {**wordings, "known": [fact for fact in self.known if len(fact.prompts) > 1]}
         self.weights = weights
         self.invention = Invention([*self.known, *(f for facts in wordings.values() for f in facts if f.answer)])
@@ -136,33 +159,76 @@ class Conversations:
     def reading(self, rng: random.Random) -> list[list[Turn]]:
         """Corrections, with queries that they answer and queries that they do not."""
         edited = [self.edited(rng) for _ in range(rng.choices([1, 2, 3, 4], [62, 20, 10, 8])[0])]
+        asks_whether = rng.random() < self.share_yes_no
+        if asks_whether:
+            about = rng.randrange(min(2, len(edited)))
+            elsewhere = [fact.answer for i, fact in enumerate(edited) if i != about]
+            edited[about], rival = self.contrasted(edited[about], elsewhere, rng)
         corrections = tuple((rng.choice(fact.prompts), fact.answer) for fact in edited)
         taken = {prompt for fact in edited for prompt in fact.prompts}
         turns = []
-        for fact, (prompt, target) in zip(edited[:2], corrections, strict=False):
-            others = [other for other in fact.prompts if other != prompt] or [prompt]
-            turns.append(Turn(asked([prompt], rng), target))
-            turns.append(Turn(asked(others, rng), target))
-        beside = [self.beside(edited[0], rng) for _ in range(3)]
-        turns = rng.sample(turns, 2) + [
-            Turn(asked(f.prompts, rng), f.answer) for f in beside if f.prompts[0] not in taken
-        ]
+        for fact, (prompt, _) in zip(edited[:2], corrections, strict=False):
+            turns += self.in_scope(fact, prompt, rng)
+        if asks_whether:
+            turns = [rng.choice(turns), *self.yes_or_no(edited[about], rival, rng)]
+        else:
+            turns = rng.sample(turns, 2)
+        beside = [self.beside(edited[0], rng) for _ in range(2 if asks_whether else 3)]
+        turns += [Turn(asked(f.prompts, rng), f.answer) for f in beside if f.prompts[0] not in taken]
         branches = [[Turn(turn.query, turn.answer, corrections)] for turn in turns]
         if rng.random() < 0.1:  # a correction is read at the end of a conversation, too
             before = self.recall(rng)
             branches = [[before, *branch] for branch in branches]
         return branches
 
-    def edited(self, rng: random.Random) -> Fact:
+    def in_scope(self, edited: Edited, prompt: str, rng: random.Random) -> list[Turn]:
+        """The question of an edit whose prompt is `prompt`, and a rephrase."""
+        others = [other for other in edited.prompts if other != prompt] or [prompt]
+        return [Turn(asked([prompt], rng), edited.answer), Turn(asked(others, rng), edited.answer)]
+
+    def contrasted(self, edited: Edited, elsewhere: Sequence[str], rng: random.Random) -> tuple[Edited, str]:
+        """The fact with one of two answers as its target, and the other one; `elsewhere` are targets of other edits.
+
+        Either may be either, so that nothing but the correction tells which is right: made-up targets beside likely
+        rivals would teach to say yes to what is unlikely.
+        """
+        rival = self.invention.rival(edited, elsewhere, rng)
+        return (edited, rival) if rng.random() < 0.5 else (replace(edited, answer=rival), edited.answer)
+
+    def yes_or_no(self, edited: Edited, rival: str, rng: random.Random) -> list[Turn]:
+        """Whether the target is right, and whether another answer is.
+
+        An edit decides such questions about its own subject and property and no others, so no others are drawn.
+        """
+        return [
+            Turn(asked([edited.asked_whether(edited.answer, rng)], rng), "Yes"),
+            Turn(asked([edited.asked_whether(rival, rng)], rng), "No"),
+        ]
+
+    def edited(self, rng: random.Random) -> Edited:
         """A fact with a target to read, often about another subject than it was."""
         [source] = rng.choices(list(self.weights), list(self.weights.values()))
+        if source == "relations":
+            return self._edited_relation(rng)
         fact = rng.choice(self.readable[source])
-        prompts = fact.prompts
-        if fact.subject and rng.random() < 0.5:
+        prompts, subject = fact.prompts, fact.subject
+        if subject and rng.random() < 0.5:
             subject = self.invention.subject(rng)
             prompts = tuple(prompt.replace(fact.subject, subject) for prompt in prompts)
         target = fact.answer if fact.answer and rng.random() < 0.15 else self.invention.answer(fact, rng)
-        return Fact(prompts, target, fact.subject)
+        siblings = self.invention.by_template[fact.template] if fact.subject else []
+        rivals = {fact.answer, rng.choice(siblings or [fact.answer])} - {"", target}
+        return Edited(prompts, target, subject, tuple(sorted(rivals)))
+
+    def _edited_relation(self, rng: random.Random) -> Edited:
+        relation = rng.choice(self.relations)
+        subject = rng.choice(relation.subjects) if rng.random() < 0.6 else self.invention.subject(rng)
+        prompts = tuple(filled(text, subject) for text in relation.ask)
+        whether = tuple(filled(text, subject) for text in relation.yes_no)
+        # named without its subject, since which known facts about it state the same relation is not known
+        fact = Fact(prompts, rng.choice(relation.answers))
+        target = fact.answer if rng.random() < 0.4 else self.invention.answer(fact, rng)
+        return Edited(prompts, target, "", tuple(a for a in relation.answers if a != target), whether)
 
     def beside(self, edited: Fact, rng: random.Random) -> Fact:
         """A fact that `edited` does not change: any, one of the same relation, or one of the same subject."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import random
 import re
 import string
@@ -26,10 +25,11 @@ from tqdm import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from base_model import split_facts, subjects_of
-from facts import read_records
+from intervals import wilson
 from semedit import Edit, InContextOverride
 from semedit.overrides.base import ModelCall, Request
 from semedit.prompts import ChatFormat, Prompt, read_prompt
+from yes_no import judged, read_edits
 
 LONGEST_ANSWER = 64
 BATCH = 64
@@ -82,24 +82,14 @@ def normalised(text: str) -> str:
     return " ".join(re.sub(r"\b(a|an|the)\b", " ", text).split())
 
 
-def wilson(right: int, total: int) -> tuple[float, float]:
-    """The 95 % Wilson interval of a rate."""
-    if not total:
-        return 0.0, 1.0
-    z, rate = 1.959964, right / total
-    centre = rate + z * z / (2 * total)
-    spread = z * math.sqrt(rate * (1 - rate) / total + z * z / (4 * total * total))
-    return (centre - spread) / (1 + z * z / total), (centre + spread) / (1 + z * z / total)
-
-
 def measure(answerer: Answerer, config: dict, data: Path, edits: Path, leave_out: Sequence[Path], seed: int) -> dict:
     """Each figure as `(right, of how many)`."""
     left_out = subjects_of(leave_out)
     known, _ = split_facts(config, data, left_out, 0)
     rng = random.Random(seed)
     facts = rng.sample(known, 1000)
-    records = read_records(edits)
-    descriptors = [Edit(id="-", prompt=record["prompt"], target=record["target_new"]) for record in records]
+    edited = read_edits(edits)
+    descriptors = [Edit(id="-", prompt=fact.prompts[0], target=fact.answer) for fact in edited]
 
     def right(answers: Sequence[Sequence[int]], expected: Sequence[str]) -> int:
         pairs = zip(answers, expected, strict=True)
@@ -110,7 +100,9 @@ def measure(answerer: Answerer, config: dict, data: Path, edits: Path, leave_out
     own = [(edit,) for edit in descriptors]
     targets = [edit.target for edit in descriptors]
     asked = answerer.ask([edit.prompt for edit in descriptors], own, "edits")
-    rephrased = answerer.ask([record["rephrase_prompt"] for record in records], own, "rephrases")
+    rephrased = answerer.ask([fact.prompts[1] for fact in edited], own, "rephrases")
+    whether, said = zip(*judged(edited, rng), strict=True)
+    judgements = answerer.ask(whether, own, "yes or no")
 
     knows = [i for i, fact in enumerate(facts) if normalised(answerer.text(closed[i])) == normalised(fact.answer)]
     unrelated = [(rng.choice(descriptors),) for _ in knows]
@@ -121,6 +113,7 @@ def measure(answerer: Answerer, config: dict, data: Path, edits: Path, leave_out
         "knows its facts (closed book)": (len(knows), len(facts), 0.90),
         "reads an edit: the question": (right(asked, targets), len(targets), 0.90),
         "reads an edit: the rephrase": (right(rephrased, targets), len(targets), 0.85),
+        "says yes or no by an edit": (right(judgements, said), len(said), 0.90),
         "same answer beside an unrelated edit": (
             sum(beside[j] == closed[i] for j, i in enumerate(knows)), len(knows), 0.95,
         ),
