@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check figures bench scope retriever clean
+.PHONY: demo test check figures bench scope answers retriever clean
 
 demo: $(VENV)/ready  ## wrap, edit, generate, explain, undo: on the shipped model
 	$(BIN)/semedit demo
@@ -19,6 +19,9 @@ figures: $(VENV)/ready  ## what the shipped model knows and reads; DATA=folder w
 	$(BIN)/python training/measure_base_model.py semedit/models/base --config configs/base_model.yaml \
 		--data $(DATA)/train --edits $(DATA)/dev/ZsRE-test-all.json \
 		--leave-out $(DATA)/dev/ZsRE-test-all.json $(DATA)/dev/zsre_mend_edit.json
+
+answers: $(VENV)/ready  ## whether 1,000 edits are answered, from the query to the text; DATA=folder with dev/
+	$(BIN)/python benchmarks/answers.py --data $(DATA)/dev
 
 retriever: $(VENV)/ready  ## compares retrievers; DATA=folder with train/ and dev/
 	$(BIN)/accelerate launch training/retriever.py configs/retriever.yaml --data $(DATA)/train --output out/retriever \

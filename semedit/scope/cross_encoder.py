@@ -68,9 +68,9 @@ class CrossEncoderScope:
 
 
 def _load(source: str) -> CrossEncoder:
+    # weights may be stored in half precision, in which a CPU is slow
+    precision = {} if torch.accelerator.is_available() else {"dtype": torch.float32}
     try:
-        model = CrossEncoder(source)
+        return cast("CrossEncoder", CrossEncoder(source, model_kwargs=precision))
     except (OSError, ValueError) as error:
         raise LoadError(f"cannot load the scope classifier {source}: {error}") from error
-    # weights may be stored in half precision, in which a CPU is slow
-    return cast("CrossEncoder", model.float()) if model.device.type == "cpu" else model
