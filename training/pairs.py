@@ -15,6 +15,7 @@ from tqdm import tqdm
 import wordings
 from facts import Fact
 from neighbours import Neighbours
+from properties import Properties, Property
 from relations import Relation, any_of, of_one_type
 from scenes import Scene
 
@@ -67,10 +68,14 @@ class PairSource:
         self.queries = queries
         self.neighbours = neighbours
         self.of_type = of_one_type(relations)
+        self.properties = Properties({fact.template for fact in facts["zsre"] if fact.subject in fact.prompts[0]})
         self.by_template: dict[str, list[Fact]] = defaultdict(list)
         for fact in (*facts["zsre"], *facts["wikifactdiff"], *facts["pararel"]):
             self.by_template[fact.template].append(fact)
         self.subjects = sorted({f.subject for source in facts.values() for f in source if f.subject})
+        self.by_letters: dict[str, list[str]] = defaultdict(list)
+        for name in self.subjects:
+            self.by_letters[name[:2].lower()].append(name)
         self.questions = [fact for fact in facts["zsre"] if len(fact.prompts) > 1]
         self.answers = {fact.prompts[0]: fact.answer for source in facts.values() for fact in source}
         self.prompts = sorted(self.answers)
@@ -135,12 +140,23 @@ class PairSource:
         """A property named in a noun phrase, asked as a beginning, a question, keywords or a request."""
         subject, prompts = rng.choice(self.specificity)
         property_ = wordings.property_of(rng.choice(prompts), subject)
+        kind = rng.random()
+        if kind < 0.4:
+            fact = rng.choice(self.facts["zsre"])
+            asked = self.properties.asked_by(fact.template)
+            if asked is None:
+                return None
+            prompt, query = rng.choice(fact.prompts), self._named(asked, fact.subject, rng)
+            if rng.random() < 0.5:
+                prompt, query = query, prompt
+            return ScopePair(prompt, wordings.same(query, rng), True, "", fact.answer)
+        if kind < 0.6:
+            property_ = rng.choice(rng.choice(self.properties.all).names)
         if property_ is None:
             return None
         if rng.random() < 0.5:
             subject = self._subject(rng)
-        forms = wordings.forms_of(property_, subject)
-        prompt, query = rng.sample(forms, 2)
+        prompt, query = rng.sample(wordings.forms_of(property_, subject), 2)
         return ScopePair(prompt, wordings.same(query, rng), True, "")
 
     def yes_or_no(self, rng: random.Random) -> ScopePair | None:
@@ -203,11 +219,15 @@ class PairSource:
             prompt, query = any_of(relation.ask, subject, rng), any_of(relation.ask, other, rng)
             target = rng.choice(relation.answers)
         else:
-            fact = rng.choice(self.facts[rng.choice(["zsre", "zsre", "counterfact"])])
+            fact = rng.choice(self.facts[rng.choice(["zsre", "counterfact"])])
             if not fact.subject:
                 return None
             target = fact.answer
             other = wordings.near_name(fact.subject, self.subjects, rng)
+            if rng.random() < 0.4:
+                other = wordings.like_letters(fact.subject, self.by_letters[fact.subject[:2].lower()], rng)
+            if other == fact.subject:
+                return None
             prompt, query = rng.choice(fact.prompts), rng.choice(_about(fact, other).prompts)
         if rng.random() < 0.5:
             prompt, query = query, prompt
@@ -227,33 +247,28 @@ class PairSource:
                 query = any_of(other.ask, subject, rng)
             prompt, target = any_of(relation.ask, subject, rng), rng.choice(relation.answers)
             return ScopePair(prompt, wordings.same(query, rng), False, "", target)
-        if kind < 0.6:
+        if kind < 0.5:
             subject, prompts = rng.choice(self.specificity)
-            if len(prompts) < 2:
+            known = self.properties.named(wordings.property_of(rng.choice(prompts), subject) or "")
+            if known is None:
                 return None
-            first, second = (wordings.property_of(p, subject) for p in rng.sample(prompts, 2))
-            if first is None or second is None or wordings.shares_words(first, second):
-                return None
-            if rng.random() < 0.3:
+            if rng.random() < 0.5:
                 subject = self._subject(rng)
-            prompt, query = (
-                rng.choice(wordings.forms_of(first, subject)),
-                rng.choice(wordings.forms_of(second, subject)),
-            )
-            return ScopePair(prompt, wordings.same(query, rng), False, "")
-        fact = rng.choice(self.facts[rng.choice(["zsre", "zsre", "counterfact"])])
-        if not fact.subject:
+            named = [self._named(one, subject, rng) for one in (known, self.properties.other_than(known, rng))]
+            rng.shuffle(named)
+            return ScopePair(named[0], named[1], False, "")
+        fact = rng.choice(self.facts["zsre"])
+        asked = self.properties.asked_by(fact.template)
+        if asked is None:
             return None
-        if rng.random() < 0.5:
-            others = self.neighbours.unlike(fact.template)
-            query = rng.choice(others).replace("[X]", fact.subject) if others else ""
+        if rng.random() < 0.4:
+            query = self.properties.template_other_than(asked, rng).replace("[X]", fact.subject)
         else:
-            name, prompts = rng.choice(self.specificity)
-            property_ = wordings.property_of(rng.choice(prompts), name)
-            if property_ is None or self.neighbours.alike(f"{property_} of [X]", fact.template):
-                return None
-            query = rng.choice(wordings.forms_of(property_, fact.subject))
-        return ScopePair(rng.choice(fact.prompts), query, False, "", fact.answer) if query else None
+            query = self._named(self.properties.other_than(asked, rng), fact.subject, rng)
+        prompt = rng.choice(fact.prompts)
+        if rng.random() < 0.3:
+            prompt, query = query, prompt
+        return ScopePair(prompt, wordings.same(query, rng), False, "", fact.answer)
 
     def near_miss(self, kind: str, rng: random.Random) -> ScopePair | None:
         """A query of a relation's near misses of one kind."""
@@ -360,6 +375,10 @@ class PairSource:
 
     def _subject(self, rng: random.Random) -> str:
         return rng.choice(self.subjects)
+
+    def _named(self, one: Property, subject: str, rng: random.Random) -> str:
+        """A property of a subject, called by one of its names."""
+        return rng.choice(wordings.forms_of(rng.choice(one.names), subject))
 
     def _reworded(self, fact: Fact, subject: str, rng: random.Random) -> str:
         return wordings.same(rng.choice(_about(fact, subject).prompts), rng)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Sequence
+from difflib import SequenceMatcher
 
 # frames for a statement of which one asks whether it holds, and for turns that only name a subject
 WHETHER = (
@@ -170,6 +171,12 @@ def near_name(name: str, names: Sequence[str], rng: random.Random) -> str:
     return f"{added} {name}" if added in _ADDED[:13] and not name.startswith("the ") else f"{name} {added}"
 
 
+def like_letters(name: str, names: Sequence[str], rng: random.Random) -> str:
+    """The name that is spelled most like this one among some of `names`; the name itself where there is no other."""
+    others = [other for other in rng.sample(names, min(len(names), 60)) if other != name]
+    return max(others, key=lambda other: SequenceMatcher(None, name, other).quick_ratio(), default=name)
+
+
 def task(query: str, subject: str, other: str, rng: random.Random) -> str:
     """A message that holds the query or its subject and asks for something else."""
     words = [word for word in re.findall(r"[a-z]{4,}", query)] or ["question"]
@@ -189,6 +196,7 @@ def forms_of(property_: str, subject: str) -> tuple[str, ...]:
     short = re.sub(r"^names? of (?:the )?", "", property_)
     return (
         f"The {property_} of {subject} is",
+        f"The name of the {short} of {subject} is",
         f"The {short} of {subject} is",
         f"{subject} {short}",
         f"{subject}'s {short} is",
@@ -197,13 +205,8 @@ def forms_of(property_: str, subject: str) -> tuple[str, ...]:
         f"What's the {short} of {subject}?",
         f"Tell me the {property_} of {subject}.",
         f"{short} {subject}",
+        f"{subject} {short} is",
     )
-
-
-def shares_words(first: str, second: str) -> bool:
-    """Whether two properties have a content word in common."""
-    common = set(first.split()) & set(second.split())
-    return bool(common - {"name", "names", "of", "the", "in", "a", "country", "is"})
 
 
 _STARTS = {"The", "What", "Who", "Where", "When", "Which", "How", "In", "On", "A", "An", "Tell", "Name"}
