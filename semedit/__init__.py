@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from semedit.memory.edit_memory import EditMemory
     from semedit.memory.encoder import SentenceEncoder
     from semedit.model import EditedModel, wrap
+    from semedit.overrides.adaptor import AdaptorOverride
+    from semedit.overrides.adaptor_config import AdaptorConfig
     from semedit.overrides.counterfactual import CounterfactualOverride
     from semedit.overrides.in_context import InContextOverride
     from semedit.overrides.verbatim import VerbatimOverride
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from semedit.scope.similarity import SimilarityScope
 
 __all__ = [
+    "AdaptorConfig",
+    "AdaptorOverride",
     "Calibration",
     "Candidate",
     "CounterfactualOverride",
@@ -37,6 +41,8 @@ __all__ = [
 # where each name lives: it is imported when it is first asked for, since what runs without a model (the help, the
 # list of edits) should not wait seconds for torch and transformers
 _HOMES = {
+    "AdaptorConfig": "overrides.adaptor_config",
+    "AdaptorOverride": "overrides.adaptor",
     "Calibration": "scope.calibration",
     "Candidate": "edits",
     "CounterfactualOverride": "overrides.counterfactual",

@@ -12,6 +12,8 @@ SemeditError
 ├── UnsupportedArgumentError (TypeError)   `generate` was given what an edited row cannot honour
 ├── ContextOverflowError (ValueError)      a prompt with its edits is longer than the model can read
 ├── WrapError (TypeError)                  this model cannot be wrapped
+├── LayerError (ValueError)                the model has no such layer, or none that an adaptor can stand at
+├── AdaptorConfigError (ValueError)        settings of an adaptor that do not go together
 ├── CalibrationError (ValueError)          traffic, positives or a target that no threshold can be chosen by
 └── LoadError (OSError)                    a model or an encoder cannot be loaded
 
@@ -19,7 +21,8 @@ and warns of:
 
 SemeditWarning (UserWarning)
 ├── EditConflictWarning                    a new edit is in the scope of an edit with another target
-└── CalibrationWarning                     the memory has outgrown its calibration
+├── CalibrationWarning                     the memory has outgrown its calibration
+└── AdaptorWarning                         an edit was not learned, was learned for another model, or radii overlap
 """
 
 
@@ -75,6 +78,14 @@ class WrapError(SemeditError, TypeError):
     """This model cannot be wrapped."""
 
 
+class LayerError(SemeditError, ValueError):
+    """The model has no such layer, or none that an adaptor can stand at."""
+
+
+class AdaptorConfigError(SemeditError, ValueError):
+    """Settings of an adaptor that do not go together."""
+
+
 class CalibrationError(SemeditError, ValueError):
     """Traffic, positives or a target that no threshold can be chosen by."""
 
@@ -93,3 +104,7 @@ class EditConflictWarning(SemeditWarning):
 
 class CalibrationWarning(SemeditWarning):
     """The memory has outgrown the calibration of its threshold."""
+
+
+class AdaptorWarning(SemeditWarning):
+    """An edit was not learned, was learned for another model, or paraphrases and other prompts lie equally near."""

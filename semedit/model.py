@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -18,11 +18,13 @@ from semedit.errors import InvalidQueryError, UnsupportedArgumentError, WrapErro
 from semedit.memory.edit_memory import EditMemory
 from semedit.memory.encoder import Encoder
 from semedit.memory.store import EditStore
+from semedit.overrides.adaptor import AdaptorOverride
 from semedit.overrides.base import ModelCall, Override, Request, answer_separator, end_token_ids, pad_token_id
+from semedit.overrides.codebook_router import CodebookRouter
 from semedit.overrides.in_context import InContextOverride
 from semedit.overrides.text import decoder_start_token_id
 from semedit.overrides.verbatim import VerbatimOverride
-from semedit.prompts import ChatFormat, Prompt, read_prompt, read_prompts
+from semedit.prompts import ChatFormat, Prompt, as_prompt, read_prompt, read_prompts
 from semedit.router import Ambiguous, Router
 from semedit.scope.base import ScopeClassifier
 from semedit.scope.calibration import Calibration
@@ -52,7 +54,7 @@ def wrap(
         encoder: what finds edits; None takes all-MiniLM-L6-v2 as installed with semedit.
         scope: what decides; None takes `CrossEncoderScope()`, the classifier that semedit ships. By it the memory
             warns of new edits that contradict others, unless it has a scope of its own.
-        override: how in-scope rows are answered: `"in_context"`, `"verbatim"`, or an override object.
+        override: how in-scope rows are answered: `"in_context"`, `"verbatim"`, `"adaptor"`, or an override object.
         ambiguous: who answers where edits of different facts, with different targets, claim a query about alike:
             `"base"`, the model as it is; `"best"`, the edit with the best score; `"all"`, these edits together.
 
@@ -73,22 +75,30 @@ def wrap(
         raise WrapError("a memory has its encoder already; give either an encoder or an EditMemory")
     verbatim = VerbatimOverride(model, tokenizer)
     if isinstance(override, str):
-        named: dict[str, Override] = {"in_context": InContextOverride(model, tokenizer), "verbatim": verbatim}
-        if override not in named:
+        if override not in ("in_context", "verbatim", "adaptor"):
             raise WrapError(
-                f"no override is called {override!r}; there are 'in_context' and 'verbatim', and objects such as "
-                "semedit.CounterfactualOverride(...)"
+                f"no override is called {override!r}; there are 'in_context', 'verbatim' and 'adaptor', and objects "
+                "such as semedit.CounterfactualOverride(...)"
             )
-        override = named[override]
-    scope = scope or CrossEncoderScope()
-    if memory.scope is None:
-        memory.scope = scope
+        if override == "adaptor":
+            override = AdaptorOverride(model, tokenizer, memory)
+        else:
+            override = InContextOverride(model, tokenizer) if override == "in_context" else verbatim
+    elif isinstance(override, AdaptorOverride) and override.memory is not memory:
+        raise WrapError("the adaptor keeps its values in another memory; give `wrap` the same EditMemory")
+    if isinstance(override, AdaptorOverride) and override.config.routing == "codebook":
+        router: Router | CodebookRouter = CodebookRouter(memory, override)
+    else:
+        scope = scope or CrossEncoderScope()
+        router = Router(memory, scope, ambiguous)
+        if memory.scope is None:
+            memory.scope = scope
     view = type(type(model).__name__, (EditedModel, type(model)), {"__module__": type(model).__module__})
     edited: EditedModel = object.__new__(view)
     # the same modules, parameters and hooks under another class; nothing of the model is copied
     edited.__dict__.update(model.__dict__)
     edited.__dict__["edits"] = memory
-    edited.__dict__["_editing"] = _Editing(model, tokenizer, Router(memory, scope, ambiguous), override, verbatim)
+    edited.__dict__["_editing"] = _Editing(model, tokenizer, router, override, verbatim)
     return edited
 
 
@@ -98,9 +108,13 @@ class _Editing:
 
     base: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
-    router: Router
+    router: Router | CodebookRouter
     override: Override
     verbatim: Override
+
+    def route(self, prompts: Sequence[Prompt], namespaces: Sequence[str] | None) -> list[Route]:
+        """One route for each prompt."""
+        return self.router.route([self.router.reads(prompt) for prompt in prompts], namespaces)
 
     def override_of(self, route: Route) -> Override:
         """How the rows of a route are answered."""
@@ -152,8 +166,7 @@ class EditedModel(PreTrainedModel):
                 )
             return base_generate(*args, **kwargs)
         prompts = self._prompts(call, queries)
-        asked = list(queries) if queries is not None else [prompt.query for prompt in prompts]
-        routes = self._editing.router.route(asked, namespaces)
+        routes = self._editing.route(prompts, namespaces)
         rows = [i for i, route in enumerate(routes) if route.in_scope]
         least, most = call.new_tokens(self._counted(call), getattr(self.config, "max_position_embeddings", None))
         if not rows or most <= 0:  # no room for an answer: the base says so
@@ -185,7 +198,8 @@ class EditedModel(PreTrainedModel):
 
     def explain(self, query: str, *, namespaces: Sequence[str] | None = None) -> Route:
         """The decision for a query, and why."""
-        return self._editing.router.route(_checked([query]), namespaces)[0]
+        [asked] = _checked([query])
+        return self._editing.route([as_prompt(self._editing.tokenizer, asked)], namespaces)[0]
 
     def calibrate(
         self,
@@ -234,9 +248,9 @@ class EditedModel(PreTrainedModel):
             raise InvalidQueryError(f"there are {len(prompts)} prompts and {len(targets)} targets; give one for each")
         chat = ChatFormat.of(self._editing.tokenizer)
         read = [read_prompt(text, chat) for text in _checked(prompts)]
-        asked = _checked(queries, len(read)) if queries is not None else [prompt.query for prompt in read]
+        read = _asking(read, queries)
         likelihoods = []
-        for prompt, target, route in zip(read, targets, self._editing.router.route(asked, namespaces), strict=True):
+        for prompt, target, route in zip(read, targets, self._editing.route(read, namespaces), strict=True):
             if route.in_scope:
                 with self._editing.override_of(route).prepare([prompt], [route.edits]) as answering:
                     likelihoods += answering.log_likelihood([target])
@@ -249,10 +263,7 @@ class EditedModel(PreTrainedModel):
     def _prompts(self, call: GenerateArguments, queries: Sequence[str] | None) -> list[Prompt]:
         if call.input_ids is None:
             return [Prompt("", 0, query, query, rendered=False) for query in _checked(queries or ())]
-        prompts = read_prompts(self._editing.tokenizer, call.input_ids, call.attention_mask)
-        if queries is not None:
-            _checked(queries, len(prompts))
-        return prompts
+        return _asking(read_prompts(self._editing.tokenizer, call.input_ids, call.attention_mask), queries)
 
     def _counted(self, call: GenerateArguments) -> int:
         """How many tokens lengths count before the first new one."""
@@ -305,6 +316,14 @@ def _to_its_end(answer: Tensor, ends: Sequence[int]) -> Tensor:
         if token in ends:
             return answer[: position + 1]
     return answer
+
+
+def _asking(prompts: list[Prompt], queries: Sequence[str] | None) -> list[Prompt]:
+    """The prompts, asking what the caller says that they ask."""
+    if queries is None:
+        return prompts
+    checked = _checked(queries, len(prompts))
+    return [replace(prompt, query=query) for prompt, query in zip(prompts, checked, strict=True)]
 
 
 def _checked(queries: Sequence[str], rows: int | None = None) -> list[str]:

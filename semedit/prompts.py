@@ -102,6 +102,17 @@ def read_prompt(text: str, chat: ChatFormat | None) -> Prompt:
     return Prompt(text, start, question, query_of(question, before), rendered=True)
 
 
+def as_prompt(tokenizer: PreTrainedTokenizerBase, question: str) -> Prompt:
+    """The prompt that asks a question: a user turn where there is a chat template, or else the question alone."""
+    chat = ChatFormat.of(tokenizer)
+    if chat is None:
+        text = decode(tokenizer, tokenizer(question)["input_ids"])
+        return Prompt(text, 0, question, question, rendered=False)
+    messages = [{"role": "user", "content": question}]
+    text = str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+    return read_prompt(text, chat)
+
+
 def query_of(question: str, before: str | None) -> str:
     """What the router judges: a user's turn, after the user's turn before it where it is a short follow-up."""
     return f"{before} {question}" if before is not None and is_follow_up(question) else question

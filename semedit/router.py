@@ -13,6 +13,7 @@ from semedit.edits import Candidate, Edit, Route
 from semedit.errors import CalibrationError, CalibrationWarning, InvalidQueryError
 from semedit.memory.checks import check_search
 from semedit.memory.edit_memory import EditMemory
+from semedit.prompts import Prompt
 from semedit.scope.base import Pair, ScopeClassifier
 from semedit.scope.calibration import GROWTH, Calibration, choose_threshold, setting_of
 from semedit.scope.judge import judge
@@ -57,6 +58,10 @@ class Router:
     def threshold(self) -> float:
         """The score from which on an edit is in scope: the classifier's, or the calibration's where that is above."""
         return self._threshold(self.calibration)
+
+    def reads(self, prompt: Prompt) -> str:
+        """What of a prompt is routed: its query."""
+        return prompt.query
 
     def route(self, queries: Sequence[str], namespaces: Sequence[str] | None = None) -> list[Route]:
         """One route for each query; all candidates are judged in one call of the classifier.

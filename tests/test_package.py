@@ -16,10 +16,11 @@ ROOT = Path(semedit.__file__).parent
 # lower floors know nothing of higher ones
 FLOORS = [
     ["errors", "edits", "models", "fingerprint"],
-    ["prompts", "arguments"],
+    ["prompts", "arguments", "hooks"],
     ["scope.base", "scope.similarity", "scope.cross_encoder", "scope.judge", "scope.calibration", "overrides.base"],
     ["memory"],
     ["overrides", "router"],
+    ["overrides.codebook_router", "overrides.radius"],
     ["model"],
     ["cli"],
 ]

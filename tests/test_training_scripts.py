@@ -129,6 +129,47 @@ def test_the_base_model_trains_resumes_and_is_a_model(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_question_answerer_trains_resumes_and_answers_from_memory(tmp_path):
+    (tmp_path / "data").mkdir()
+    write_data(tmp_path / "data")
+    config = yaml.safe_load((ROOT / "configs" / "t5.yaml").read_text())
+    config["model"].update(d_model=64, d_kv=16, num_heads=2, d_ff=64, num_layers=1, num_decoder_layers=1)
+    config.update(vocabulary=400, held_out=4, facts={**dict.fromkeys(config["facts"], 0), "zsre": None})
+    config["training"].update(
+        max_steps=4, per_device_train_batch_size=32, eval_steps=4, save_steps=4, logging_steps=2, warmup_steps=1
+    )
+    config["training"]["lr_scheduler_kwargs"]["num_decay_steps"] = 2
+    (tmp_path / "left_out.json").write_text(json.dumps([{"subject": "Place A"}]))
+    leave_out = ["--leave-out", str(tmp_path / "left_out.json")]
+    first = train(tmp_path, config, "base_model.py", *leave_out)
+    assert "eval_closed_book_exact" in first.stdout
+    early = load_file(tmp_path / "out" / "checkpoint-4" / "model.safetensors")
+
+    config["training"].update(max_steps=120, eval_steps=120, save_steps=120)
+    train(tmp_path, config, "base_model.py", *leave_out)
+    state = json.loads((tmp_path / "out" / "checkpoint-120" / "trainer_state.json").read_text())
+    assert next(entry["step"] for entry in state["log_history"] if entry["step"] > 4) == 6, "began anew"
+    exact = [e["eval_closed_book_exact"] for e in state["log_history"] if "eval_closed_book_exact" in e]
+    assert exact[-1] == 1
+    late = load_file(tmp_path / "out" / "checkpoint-120" / "model.safetensors")
+    for name, tensor in early.items():
+        assert not torch.equal(tensor, late[name]), f"{name} did not move"
+
+    model = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "out")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert model.dtype == torch.bfloat16
+    assert model.config.use_cache
+    assert tokenizer.chat_template is None
+    assert model.generation_config.max_new_tokens == config["longest_answer"]
+    assert tokenizer("Who?")["input_ids"][-1] == model.config.eos_token_id
+    names = [f"Place {chr(65 + i)}" for i in range(20)]
+    ids = tokenizer([f"{name} is where?" for name in names], padding=True, return_tensors="pt")
+    answers = tokenizer.batch_decode(model.float().generate(**ids), skip_special_tokens=True)
+    # all but the four held out and the one left out
+    assert sum(answer == f"land of {name}" for name, answer in zip(names, answers, strict=True)) == 15
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["llama", "t5"])
 def test_a_counterfactual_model_trains_resumes_and_answers_for_another_model(tmp_path, kind):
     (tmp_path / "data").mkdir()

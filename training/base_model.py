@@ -4,6 +4,9 @@
 
 trains from nothing, tokenizer included, and continues from the last checkpoint in --output where there is one. With
 --start PATH it goes on training a finished model, with a fresh optimiser and the schedule of the config.
+
+Where the config says `architecture: t5`, as configs/t5.yaml does, it trains a small T5 instead that answers bare
+questions from memory.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from transformers import (
     LlamaForCausalLM,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
+    T5ForConditionalGeneration,
     Trainer,
     TrainingArguments,
     set_seed,
@@ -32,6 +36,8 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from conversations import IGNORED, Conversations, PackedRows, Row, Turn, collate, encode, tensors
 from facts import Fact, read_facts, read_records, read_wordings, without_subjects
+from question_answerer import SPECIAL_TOKENS as ANSWERER_TOKENS
+from question_answerer import AnswererTrainer, ending_tokenizer, new_model
 from relations import Relation, read_relations
 from semedit.overrides.in_context import INSTRUCTION
 from yes_no import Edited, judged
@@ -43,7 +49,7 @@ CHAT_TEMPLATE = (
 SPECIAL_TOKENS = ["<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
 
 
-def train_tokenizer(texts: Sequence[str], vocabulary: int) -> PreTrainedTokenizerFast:
+def byte_pairs(texts: Sequence[str], vocabulary: int, special_tokens: list[str]) -> Tokenizer:
     """A lossless byte-level BPE tokenizer in which each digit is a token of its own, so that numbers can be copied."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -52,13 +58,18 @@ def train_tokenizer(texts: Sequence[str], vocabulary: int) -> PreTrainedTokenize
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary,
-        special_tokens=SPECIAL_TOKENS,
+        special_tokens=special_tokens,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
+
+
+def train_tokenizer(texts: Sequence[str], vocabulary: int) -> PreTrainedTokenizerFast:
+    """A tokenizer of `byte_pairs` for chat."""
     fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
+        tokenizer_object=byte_pairs(texts, vocabulary, SPECIAL_TOKENS),
         pad_token="<|pad|>",
         eos_token="<|end|>",
         padding_side="left",
@@ -74,9 +85,9 @@ class MuonAdamW(torch.optim.Optimizer):
     """Muon for the hidden matrices (Jordan et al. 2024, update scale of Liu et al. 2025), AdamW for the rest."""
 
     def __init__(self, model: nn.Module, lr: float, weight_decay: float) -> None:
-        parameters = dict(model.named_parameters())
-        hidden = [p for name, p in parameters.items() if p.ndim == 2 and "embed" not in name]
-        other = [p for name, p in parameters.items() if p.ndim != 2 or "embed" in name]
+        embeddings = {module.weight for module in model.modules() if isinstance(module, nn.Embedding)}
+        hidden = [p for p in model.parameters() if p.ndim == 2 and p not in embeddings]
+        other = [p for p in model.parameters() if p.ndim != 2 or p in embeddings]
         self.parts = [
             torch.optim.Muon(hidden, lr=lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"),
             torch.optim.AdamW(other, lr=lr, betas=(0.9, 0.95), weight_decay=0.0),
@@ -192,7 +203,8 @@ def split_facts(
     known = {}
     for source, facts in read_facts(data).items():
         kept = without_subjects(facts, left_out)
-        known[source] = rng.sample(kept, config["facts"][source] or len(kept))
+        count = config["facts"][source]
+        known[source] = rng.sample(kept, len(kept) if count is None else count)
     held_out, known["zsre"] = known["zsre"][: config["held_out"]], known["zsre"][config["held_out"] :]
     return [fact for facts in known.values() for fact in facts], held_out
 
@@ -228,36 +240,23 @@ def counterfactual(conversations: Conversations, facts: Sequence[Fact], rng: ran
     return [Edited(f.prompts, conversations.invention.answer(f, rng), "", (f.answer,)) for f in facts]
 
 
-def main() -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
-    parser.add_argument("config", type=Path, help="YAML file, such as configs/base_model.yaml")
-    parser.add_argument(
-        "--data", type=Path, required=True, help="folder of the training files (see training/facts.py)"
-    )
-    parser.add_argument("--output", type=Path, required=True, help="folder for checkpoints and, at the end, the model")
-    parser.add_argument("--start", type=Path, help="folder of a finished model of this script to go on from")
-    parser.add_argument(
-        "--leave-out", type=Path, nargs="*", default=[], help="evaluation files whose subjects are never trained on"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of initialisation and data (default: 0)")
-    options = parser.parse_args()
-    config = yaml.safe_load(options.config.read_text())
-    set_seed(options.seed)
+def texts_of(facts: Sequence[Fact]) -> list[str]:
+    """All wordings and answers."""
+    return [text for fact in facts for text in (*fact.prompts, fact.answer)]
 
+
+def chat_trainer(
+    config: dict[str, Any], options: argparse.Namespace, arguments: TrainingArguments, checkpoint: str | None
+) -> Trainer:
+    """The trainer of a Llama that knows facts and reads corrections."""
     left_out = subjects_of(options.leave_out)
     known, held_out = split_facts(config, options.data, left_out, options.seed)
     wordings = {source: without_subjects(facts, left_out) for source, facts in read_wordings(options.data).items()}
-    everything = [*known, *(fact for facts in wordings.values() for fact in facts)]
-
-    checkpoint = get_last_checkpoint(options.output) if options.output.is_dir() else None
     if checkpoint or options.start:
         tokenizer = PreTrainedTokenizerFast.from_pretrained(checkpoint or options.start)
     else:
-        texts = [text for fact in everything for text in (*fact.prompts, fact.answer)]
-        tokenizer = train_tokenizer([INSTRUCTION, *texts], config["vocabulary"])
+        everything = [*known, *(fact for facts in wordings.values() for fact in facts)]
+        tokenizer = train_tokenizer([INSTRUCTION, *texts_of(everything)], config["vocabulary"])
     if options.start:
         model = LlamaForCausalLM.from_pretrained(options.start, dtype=torch.float32)
     else:
@@ -277,14 +276,6 @@ def main() -> None:
         relations_without(left_out),
         config["share_yes_no"],
     )
-    arguments = TrainingArguments(
-        output_dir=str(options.output),
-        seed=options.seed,
-        use_cpu=not torch.accelerator.is_available(),
-        remove_unused_columns=False,
-        report_to="none",
-        **config["training"],
-    )
     rows = PackedRows(
         conversations,
         tokenizer,
@@ -292,7 +283,7 @@ def main() -> None:
         length=config["row_length"],
         seed=options.seed,
     )
-    trainer = BaseModelTrainer(
+    return BaseModelTrainer(
         model=model,
         args=arguments,
         train_dataset=rows,
@@ -301,12 +292,68 @@ def main() -> None:
         processing_class=tokenizer,
         questions=questions_of(conversations, held_out, options.seed),
     )
+
+
+def question_answerer_trainer(
+    config: dict[str, Any], options: argparse.Namespace, arguments: TrainingArguments, checkpoint: str | None
+) -> Trainer:
+    """The trainer of a T5 that answers bare questions."""
+    known, held_out = split_facts(config, options.data, subjects_of(options.leave_out), options.seed)
+    if checkpoint or options.start:
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(checkpoint or options.start)
+    else:
+        tokenizer = ending_tokenizer(byte_pairs(texts_of(known), config["vocabulary"], ANSWERER_TOKENS))
+    if options.start:
+        model = T5ForConditionalGeneration.from_pretrained(options.start, dtype=torch.float32)
+    else:
+        model = new_model(config["model"], config["longest_answer"], tokenizer)
+    questions = {"closed_book": random.Random(options.seed).sample(known, len(held_out)), "held_out": held_out}
+    return AnswererTrainer(
+        model,
+        arguments,
+        processing_class=tokenizer,
+        known=known,
+        questions=questions,
+        optimizers=(MuonAdamW(model, arguments.learning_rate, arguments.weight_decay), None),
+    )
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("config", type=Path, help="YAML file, such as configs/base_model.yaml")
+    parser.add_argument(
+        "--data", type=Path, required=True, help="folder of the training files (see training/facts.py)"
+    )
+    parser.add_argument("--output", type=Path, required=True, help="folder for checkpoints and, at the end, the model")
+    parser.add_argument("--start", type=Path, help="folder of a finished model of this script to go on from")
+    parser.add_argument(
+        "--leave-out", type=Path, nargs="*", default=[], help="evaluation files whose subjects are never trained on"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of initialisation and data (default: 0)")
+    options = parser.parse_args()
+    config = yaml.safe_load(options.config.read_text())
+    set_seed(options.seed)
+
+    checkpoint = get_last_checkpoint(options.output) if options.output.is_dir() else None
+    arguments = TrainingArguments(
+        output_dir=str(options.output),
+        seed=options.seed,
+        use_cpu=not torch.accelerator.is_available(),
+        remove_unused_columns=False,
+        report_to="none",
+        **config["training"],
+    )
+    new_trainer = question_answerer_trainer if config.get("architecture") == "t5" else chat_trainer
+    trainer = new_trainer(config, options, arguments, checkpoint)
     trainer.train(resume_from_checkpoint=checkpoint)
     if trainer.is_world_process_zero():
         trained = trainer.accelerator.unwrap_model(trainer.model).to(torch.bfloat16)
         trained.config.use_cache = True  # the trainer turned it off
         trained.save_pretrained(options.output)
-        tokenizer.save_pretrained(options.output)
+        trainer.processing_class.save_pretrained(options.output)
 
 
 if __name__ == "__main__":

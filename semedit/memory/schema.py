@@ -29,6 +29,15 @@ CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID
 ALTER TABLE counter ADD COLUMN settings INTEGER NOT NULL DEFAULT 0;
 """,
     ),
+    (
+        # by what it was learned from, so that an edit that comes back by an undo finds it again
+        "learned",
+        """
+CREATE TABLE learned (
+    content TEXT NOT NULL, base TEXT NOT NULL, body BLOB NOT NULL, PRIMARY KEY (content, base)
+) WITHOUT ROWID;
+""",
+    ),
 )
 FORMAT = len(MIGRATIONS)
 

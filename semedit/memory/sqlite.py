@@ -8,9 +8,10 @@ import sqlite3
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -83,15 +84,8 @@ class SQLiteStore:
 
     def vectors(self, texts: Iterable[str]) -> dict[str, Vectors]:
         """The vector of each text that has one."""
-        wanted = list(dict.fromkeys(texts))
-        found: dict[str, Vectors] = {}
-        with self._reading() as connection:
-            for start in range(0, len(wanted), _TEXTS_AT_ONCE):
-                part = wanted[start : start + _TEXTS_AT_ONCE]
-                marks = ",".join("?" * len(part))
-                rows = connection.execute(f"SELECT text, vector FROM vectors WHERE text IN ({marks})", part)
-                found.update((text, np.frombuffer(blob, dtype="<f4")) for text, blob in rows)
-        return found
+        rows = self._of_many("SELECT text, vector FROM vectors WHERE text IN", texts)
+        return {text: np.frombuffer(blob, dtype="<f4") for text, blob in rows}
 
     def encoder(self) -> str | None:
         """The fingerprint of the encoder that made the vectors."""
@@ -104,6 +98,14 @@ class SQLiteStore:
         with self._reading() as connection:
             row = connection.execute("SELECT value FROM settings WHERE name = ?", (name,)).fetchone()
         return None if row is None else str(row[0])
+
+    def learned(self, base: str, contents: Iterable[str]) -> dict[str, bytes]:
+        """What was learned for a base model, for each of the contents that has something."""
+        return dict(self._of_many("SELECT content, body FROM learned WHERE base = ? AND content IN", contents, base))
+
+    def learned_elsewhere(self, base: str, contents: Iterable[str]) -> dict[str, str]:
+        """For each of the contents that other base models have something of, one of these models."""
+        return dict(self._of_many("SELECT content, base FROM learned WHERE base != ? AND content IN", contents, base))
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[_SQLiteWriter]:
@@ -181,6 +183,17 @@ class SQLiteStore:
         with self._lock, self._explained("read"):
             yield self._current()
 
+    def _of_many(self, select: str, values: Iterable[str], *first: str) -> list[tuple[str, Any]]:
+        """The rows of a query that ends in `IN`, over any number of values."""
+        wanted = list(dict.fromkeys(values))
+        rows: list[tuple[str, Any]] = []
+        with self._reading() as connection:
+            for start in range(0, len(wanted), _TEXTS_AT_ONCE):
+                part = wanted[start : start + _TEXTS_AT_ONCE]
+                marks = ",".join("?" * len(part))
+                rows += connection.execute(f"{select} ({marks})", (*first, *part))
+        return rows
+
     def _select(self, condition: str, value: object) -> list[Edit]:
         columns = "revision, change, edit_id, action, time, author, body"
         with self._reading() as connection:
@@ -241,6 +254,13 @@ class _SQLiteWriter:
         """Keeps a value under a name."""
         self.connection.execute("INSERT OR REPLACE INTO settings VALUES (?, ?)", (name, value))
         self.connection.execute("UPDATE counter SET settings = settings + 1")
+
+    def put_learned(self, base: str, bodies: Mapping[str, bytes]) -> None:
+        """Keeps what was learned for a base model."""
+        self.connection.executemany(
+            "INSERT OR IGNORE INTO learned VALUES (?, ?, ?)",
+            ((content, base, body) for content, body in bodies.items()),
+        )
 
 
 def _switch_to_wal(connection: sqlite3.Connection) -> None:

@@ -42,6 +42,9 @@ class Writer(Protocol):
     def put_setting(self, name: str, value: str) -> None:
         """Keeps a value under a name, in place of the one it had."""
 
+    def put_learned(self, base: str, bodies: Mapping[str, bytes]) -> None:
+        """Keeps what was learned for a base model, by content; what a content has already stays."""
+
 
 class EditStore(Protocol):
     """A durable log of revisions.
@@ -78,6 +81,12 @@ class EditStore(Protocol):
 
     def setting(self, name: str) -> str | None:
         """The value that is kept under a name, or None."""
+
+    def learned(self, base: str, contents: Iterable[str]) -> dict[str, bytes]:
+        """What was learned for a base model, for each of the contents that has something."""
+
+    def learned_elsewhere(self, base: str, contents: Iterable[str]) -> dict[str, str]:
+        """For each of the contents that other base models have something of, one of these models."""
 
     def transaction(self) -> AbstractContextManager[Writer]:
         """Holds the store for writing; what is written is kept whole when it is left, and not at all on an error."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -95,7 +95,7 @@ class ModelCall:
     def generate(self, request: Request) -> Tensor:
         """`(rows * num_return_sequences, new)` answer ids, in this model's vocabulary."""
         pad = pad_token_id(request.config, self.tokenizer)
-        input_ids, attention_mask = self._encode(pad)
+        input_ids, attention_mask = self.encode(pad)
         decoder_only = not self.model.config.is_encoder_decoder
         read = input_ids.shape[1] if decoder_only else 1
         room = getattr(self.model.config, "max_position_embeddings", None)
@@ -134,7 +134,8 @@ class ModelCall:
                 _CallerStreamer(request.streamer, request.prompt_ids) if decoder_only else request.streamer
             )
         generate: Any = self.model.generate
-        output = generate(input_ids=input_ids, attention_mask=attention_mask, generation_config=config, **options)
+        with self.running(slice(None), attention_mask):
+            output = generate(input_ids=input_ids, attention_mask=attention_mask, generation_config=config, **options)
         sequences: Tensor = output if isinstance(output, Tensor) else output.sequences
         return sequences[:, read:]
 
@@ -142,28 +143,40 @@ class ModelCall:
     def log_likelihood(self, targets: Sequence[str]) -> list[float]:
         """Log p(target | text) in nats, one pass for each."""
         answers = [separator + target for separator, target in zip(self.separators, targets, strict=True)]
-        return [self._log_likelihood(text, answer) for text, answer in zip(self.texts, answers, strict=True)]
+        return [self._log_likelihood(row, answer) for row, answer in enumerate(answers)]
 
-    def _log_likelihood(self, text: str, target: str) -> float:
-        prompt = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        answer = continuation_ids(self.tokenizer, text, target)
+    def running(self, rows: slice, attention_mask: Tensor) -> AbstractContextManager[None]:
+        """What holds while the model answers some of the rows, whose texts it reads with this mask."""
+        return nullcontext()
+
+    def encode(self, pad: int) -> tuple[Tensor, Tensor]:
+        """The texts as ids and mask, `(rows, longest)` each; answers follow the last token of a decoder alone."""
+        rows = [self.tokenizer(text, add_special_tokens=False)["input_ids"] for text in self.texts]
+        width = max(map(len, rows))
+        padding = [width - len(row) for row in rows]
+        left = not self.model.config.is_encoder_decoder
+        ids = [[pad] * more + row if left else row + [pad] * more for row, more in zip(rows, padding, strict=True)]
+        mask = [
+            [0] * more + [1] * len(row) if left else [1] * len(row) + [0] * more
+            for row, more in zip(rows, padding, strict=True)
+        ]
+        return torch.tensor(ids, device=self.model.device), torch.tensor(mask, device=self.model.device)
+
+    def _log_likelihood(self, row: int, target: str) -> float:
+        prompt = self.tokenizer(self.texts[row], add_special_tokens=False)["input_ids"]
+        answer = continuation_ids(self.tokenizer, self.texts[row], target)
         device = self.model.device
-        if self.model.config.is_encoder_decoder:
-            labels = torch.tensor([answer], device=device)
-            logits = self.model(input_ids=torch.tensor([prompt], device=device), labels=labels).logits[0]
-        else:
-            ids = torch.tensor([prompt + answer], device=device)
-            logits = self.model(input_ids=ids).logits[0, len(prompt) - 1 : -1]
+        read = torch.tensor([prompt], device=device)
+        with self.running(slice(row, row + 1), torch.ones_like(read)):
+            if self.model.config.is_encoder_decoder:
+                labels = torch.tensor([answer], device=device)
+                logits = self.model(input_ids=read, labels=labels).logits[0]
+            else:
+                ids = torch.tensor([prompt + answer], device=device)
+                logits = self.model(input_ids=ids).logits[0, len(prompt) - 1 : -1]
         log_probabilities = logits.float().log_softmax(-1)  # (answer, vocab)
         chosen = torch.tensor(answer, device=device)[:, None]
         return float(log_probabilities.gather(1, chosen).sum())
-
-    def _encode(self, pad: int) -> tuple[Tensor, Tensor]:
-        rows = [self.tokenizer(text, add_special_tokens=False)["input_ids"] for text in self.texts]
-        width = max(map(len, rows))
-        input_ids = torch.tensor([[pad] * (width - len(row)) + row for row in rows], device=self.model.device)
-        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=self.model.device)
-        return input_ids, mask
 
 
 def answer_separator(model: PreTrainedModel, prompt: Prompt) -> str:

@@ -1,0 +1,28 @@
+"""Questions asked in two ways each: contexts in which values are learned, and what distances are measured on."""
+
+PROBES: tuple[tuple[str, str], ...] = (
+    ("What is the capital of Portugal?", "Which city is Portugal's capital?"),
+    ("Who wrote the novel Dracula?", "By whom was Dracula written?"),
+    ("How long should rice be boiled?", "For how many minutes does rice have to cook?"),
+    ("When does the library close on Fridays?", "Until what time is the library open on a Friday?"),
+    ("Which sport does Serena Williams play?", "What is the sport that Serena Williams plays?"),
+    ("What colour is the flag of Japan?", "The Japanese flag has which colours?"),
+    ("Who is the head of the company?", "Which person leads the company?"),
+    ("How much does a ticket cost?", "What is the price of a ticket?"),
+    ("In which year did the war end?", "When was the war over?"),
+    ("What language do people speak in Peru?", "Which language is spoken in Peru?"),
+    ("Where was the composer born?", "What is the composer's place of birth?"),
+    ("Which team won the final?", "Who was the winner of the final?"),
+    ("What is the boiling point of water?", "At what temperature does water boil?"),
+    ("How can I change my password?", "What do I do to get a new password?"),
+    ("Which river flows through London?", "What is the name of London's river?"),
+    ("What is the currency of Poland?", "With which money does one pay in Poland?"),
+    ("Who painted this picture?", "Which artist is this picture by?"),
+    ("How many players are in a team?", "What is the number of players of one team?"),
+    ("What is the warranty on this phone?", "For how long is this phone guaranteed?"),
+    ("Which planet is the largest?", "What is the biggest of the planets called?"),
+    ("Who directed the film?", "By which director was the film made?"),
+    ("Where is the head office?", "In which place does one find the headquarters?"),
+    ("What did he study at university?", "Which subject did he read at university?"),
+    ("When may I return the shoes?", "Until which day can the shoes be sent back?"),
+)
