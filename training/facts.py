@@ -52,6 +52,13 @@ def read_wordings(data: Path) -> dict[str, list[Fact]]:
     }
 
 
+def own_facts(edits: Path) -> list[Fact]:
+    """A user's edits as facts: all wordings of each."""
+    return [
+        Fact((record["prompt"], *record.get("paraphrases", ())), record["target"]) for record in read_records(edits)
+    ]
+
+
 def without_subjects(facts: Iterable[Fact], subjects: Iterable[str]) -> list[Fact]:
     """The facts whose prompts name none of `subjects`."""
     longest_first = sorted(set(subjects), key=len, reverse=True)

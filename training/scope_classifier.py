@@ -36,7 +36,7 @@ from torch.utils.data import BatchSampler
 from transformers import set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
-from facts import Fact, read_records
+from facts import own_facts, read_records
 from pairs import ScopePair
 from semedit.memory.encoder import SentenceEncoder, packaged_minilm
 from sources import read_sources
@@ -163,13 +163,6 @@ def calibration_error(probabilities: np.ndarray, in_scope: np.ndarray, bins: int
             if (bin_of == b).any()
         )
     )
-
-
-def own_facts(edits: Path) -> list[Fact]:
-    """A user's edits as facts: all wordings of each."""
-    return [
-        Fact((record["prompt"], *record.get("paraphrases", ())), record["target"]) for record in read_records(edits)
-    ]
 
 
 def own_negatives(edits: Path) -> list[ScopePair]:
