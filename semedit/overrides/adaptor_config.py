@@ -47,13 +47,13 @@ class AdaptorConfig:
     routing: Routing = "scope"
     replace: Replace = "last"
     start: Start = "warm"
-    steps: int = 60
-    learning_rate: float = 0.5
+    steps: int = 100
+    learning_rate: float = 0.3
     scaled_rate: bool = True
     norm_bound: float | None = 30.0
     stop: bool = True
     stop_at_loss: float | None = 0.005
-    views: int = 3
+    views: int = 4
     contexts: int = 0
     unit_keys: bool = True
     radius: float | None = None

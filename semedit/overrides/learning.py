@@ -83,26 +83,28 @@ def learn(
     with layer_outputs(layer) as seen, torch.no_grad():
         run(**batch.inputs)
     own = _own_outputs(seen[0].float(), batch, len(lessons))  # (lessons, features)
-    values = _starts(own, lessons, config).requires_grad_()
-    bound = None if config.norm_bound is None else config.norm_bound * own.norm(dim=1, keepdim=True)
-    rate = config.learning_rate * (float(own.square().mean().sqrt()) if config.scaled_rate else 1.0)
-    optimizer = torch.optim.Adam([values], lr=rate)
+    # Adam's steps are of one size: a unit of each lesson's own makes them as large as its layer's output asks
+    unit = own.square().mean(1, keepdim=True).sqrt() if config.scaled_rate else torch.ones_like(own[:, :1])
+    scaled = (_starts(own, lessons, config) / unit).requires_grad_()
+    bound = None if config.norm_bound is None else config.norm_bound * own.norm(dim=1, keepdim=True) / unit
+    optimizer = torch.optim.Adam([scaled], lr=config.learning_rate)
     best: list[Learned | None] = [None] * len(lessons)
     for step in range(config.steps + 1):
+        values = scaled * unit
         with replaced_output(layer, values[batch.lesson], batch.positions):
             logits = run(**batch.inputs)
         losses, reproduced = _judge(logits, batch, len(lessons))
         for i, (loss, right) in enumerate(zip(losses.tolist(), reproduced, strict=True)):
             kept = best[i]
-            if kept is None or not _finished(kept, config):
+            if kept is None or (not _finished(kept, config) and _is_better(right, loss, kept, config)):
                 best[i] = Learned(values[i].detach().clone(), loss, step, right)
         if step == config.steps or all(_finished(kept, config) for kept in best if kept):
             break
-        [values.grad] = torch.autograd.grad(losses.sum(), [values])
+        [scaled.grad] = torch.autograd.grad(losses.sum(), [scaled])
         optimizer.step()
         if bound is not None:
             with torch.no_grad():
-                values *= (bound / values.norm(dim=1, keepdim=True)).clamp(max=1)
+                scaled *= (bound / scaled.norm(dim=1, keepdim=True)).clamp(max=1)
     return [kept for kept in best if kept is not None]
 
 
@@ -124,9 +126,7 @@ def make_batch(model: PreTrainedModel, path: str, lessons: Sequence[Lesson], con
         if is_in_encoder(model, path):
             return Batch(inputs, replaced_positions(mask, config.replace), targets, lesson)
         with torch.no_grad():
-            inputs["encoder_outputs"] = model.get_encoder()(
-                **{k: inputs.pop(k) for k in ("input_ids",)}, attention_mask=mask
-            )
+            inputs["encoder_outputs"] = model.get_encoder()(input_ids=inputs.pop("input_ids"), attention_mask=mask)
         return Batch(inputs, torch.ones(len(rows), 1, dtype=torch.bool, device=device), targets, lesson)
     ids = _padded(prompts, pad, device, left=True)
     mask = _padded([[1] * len(prompt) for prompt in prompts], 0, device, left=True)
@@ -205,6 +205,11 @@ def _judge(logits: Tensor, batch: Batch, count: int) -> tuple[Tensor, list[bool]
     wrong = (logits.argmax(-1) != batch.targets) & judged
     missed = each.new_zeros(count).index_add_(0, batch.lesson, wrong.sum(1).to(each))
     return sums / tokens, (missed == 0).tolist()
+
+
+def _is_better(reproduced: bool, loss: float, kept: Learned, config: AdaptorConfig) -> bool:
+    """Whether a step is to be kept: the last one where all are taken, or else the best."""
+    return config.stop_at_loss is None or (reproduced, -loss) > (kept.reproduced, -kept.loss)
 
 
 def _finished(learned: Learned, config: AdaptorConfig) -> bool:
