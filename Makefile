@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check figures bench scope answers retriever clean
+.PHONY: demo test check figures bench scope answers grace learning retriever clean
 
 demo: $(VENV)/ready  ## wrap, edit, generate, explain, undo: on the shipped model
 	$(BIN)/semedit demo
@@ -22,6 +22,14 @@ figures: $(VENV)/ready  ## what the shipped model knows and reads; DATA=folder w
 
 answers: $(VENV)/ready  ## whether 1,000 edits are answered, from the query to the text; DATA=folder with dev/
 	$(BIN)/python benchmarks/answers.py --data $(DATA)/dev
+
+grace: $(VENV)/ready  ## GRACE as published and repaired, in free generation; DATA=folder with dev/, MODEL=PATH of another model
+	mkdir -p out
+	$(BIN)/python benchmarks/grace.py --data $(DATA)/dev $(if $(MODEL),--model $(MODEL)) \
+		--json out/grace$(if $(MODEL),-$(notdir $(patsubst %/,%,$(MODEL)))).json
+
+learning: $(VENV)/ready  ## how much faster a value is learned than through the full model, as a ratio in one run
+	$(BIN)/python benchmarks/learning.py
 
 retriever: $(VENV)/ready  ## compares retrievers; DATA=folder with train/ and dev/
 	$(BIN)/accelerate launch training/retriever.py configs/retriever.yaml --data $(DATA)/train --output out/retriever \

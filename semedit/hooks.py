@@ -34,20 +34,25 @@ def layer_at(model: nn.Module, path: str) -> nn.Module:
     raise LayerError(f"{type(model).__name__} has no module {path!r}; near to it are {', '.join(near)}")
 
 
-def default_layer(model: PreTrainedModel) -> str:
-    """The path of the last linear layer of the first block: of the decoder, or of an encoder where there is one.
+def linear_layers(model: PreTrainedModel) -> list[str]:
+    """The path of the last linear layer of each block: of the decoder, or of an encoder where there is one.
 
     Raises:
-        LayerError: the model has no list of blocks that end in a linear layer.
+        LayerError: the model has no list of blocks with linear layers.
     """
     names: dict[int, str] = {id(module): name for name, module in model.named_modules()}
     part = model.get_encoder() if model.config.is_encoder_decoder else model
     lists = [module for module in part.modules() if isinstance(module, nn.ModuleList)]
     blocks = max(lists, key=len, default=nn.ModuleList())
-    linear = [m for m in blocks[0].modules() if isinstance(m, (nn.Linear, Conv1D))] if blocks else []
-    if not linear:
+    linear = [[m for m in block.modules() if isinstance(m, (nn.Linear, Conv1D))] for block in blocks]
+    if not any(linear):
         raise LayerError(f"cannot tell which layer of {type(model).__name__} to adapt; name one with layer=")
-    return names[id(linear[-1])]
+    return [names[id(layers[-1])] for layers in linear if layers]
+
+
+def default_layer(model: PreTrainedModel) -> str:
+    """The path of the last linear layer of the first block, as `linear_layers` finds it."""
+    return linear_layers(model)[0]
 
 
 class _Reached(Exception):
@@ -93,16 +98,18 @@ def layer_outputs(layer: nn.Module) -> Iterator[list[Tensor]]:
 
 
 @contextmanager
-def replaced_output(layer: nn.Module, values: Tensor, positions: Tensor) -> Iterator[None]:
+def replaced_output(
+    layer: nn.Module, values: Tensor, positions: Tensor, *, every_pass: bool = False
+) -> Iterator[None]:
     """A layer gives each row's value in place of its own output, at some positions of the prompt.
 
-    This happens in passes that begin with the prompt: in the first, from where a key-value cache carries it on, and,
-    where nothing is cached, in each.
+    This happens in the first pass, from where a key-value cache carries it on.
 
     Args:
         layer: gives `(rows, positions, features)`.
         values: `(rows, features)`; the model may run several sequences for each row, one after the other.
         positions: `(rows, prompt)`, true where the value stands.
+        every_pass: whether nothing is cached, so that each pass begins with the prompt and needs the values.
     """
     thread = threading.get_ident()
     passes = 0
@@ -118,7 +125,7 @@ def replaced_output(layer: nn.Module, values: Tensor, positions: Tensor) -> Iter
                 f"the first pass read {length} of {read} tokens, and an adaptor needs the prompt in one; leave "
                 "prefill_chunk_size away"
             )
-        if passes > 1 and length <= read:
+        if passes > 1 and not every_pass:
             return None
         each = output.shape[0] // len(values)
         own = output[:, :read]

@@ -114,7 +114,9 @@ class _Editing:
 
     def route(self, prompts: Sequence[Prompt], namespaces: Sequence[str] | None) -> list[Route]:
         """One route for each prompt."""
-        return self.router.route([self.router.reads(prompt) for prompt in prompts], namespaces)
+        routes = self.router.route([self.router.reads(prompt) for prompt in prompts], namespaces)
+        # a codebook reads the whole prompt, and people are told of the query
+        return [replace(route, query=prompt.query) for route, prompt in zip(routes, prompts, strict=True)]
 
     def override_of(self, route: Route) -> Override:
         """How the rows of a route are answered."""

@@ -93,34 +93,39 @@ def byte_tokenizer(*, chat: bool = False, pad: bool = True) -> PreTrainedTokeniz
     return fast
 
 
-def tiny_model(kind: str, seed: int = 0) -> PreTrainedModel:
-    """A model with random weights, large enough that different prompts get different answers."""
+def tiny_model(kind: str, seed: int = 0, *, width: int = 32, spread: float = 0.5) -> PreTrainedModel:
+    """A model with random weights, large enough that different prompts get different answers.
+
+    One of width 256 and spread 0.1 is wide enough that a value can be learned that brings about a short target.
+    """
     tokens = {"vocab_size": len(SPECIAL_TOKENS) + 256, "eos_token_id": 1, "pad_token_id": 0, "bos_token_id": None}
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         if kind == "llama":
             config = LlamaConfig(
-                hidden_size=32,
-                intermediate_size=64,
+                hidden_size=width,
+                intermediate_size=2 * width,
                 num_hidden_layers=2,
                 num_attention_heads=2,
                 max_position_embeddings=2048,
-                initializer_range=0.5,
+                initializer_range=spread,
                 **tokens,
             )
             model = LlamaForCausalLM(config)
         elif kind == "gpt2":
-            config = GPT2Config(n_embd=32, n_layer=2, n_head=2, n_positions=2048, initializer_range=0.5, **tokens)
+            config = GPT2Config(
+                n_embd=width, n_layer=2, n_head=2, n_positions=2048, initializer_range=spread, **tokens
+            )
             model = GPT2LMHeadModel(config)
         else:
             config = T5Config(
-                d_model=32,
-                d_kv=16,
-                d_ff=64,
+                d_model=width,
+                d_kv=width // 2,
+                d_ff=2 * width,
                 num_layers=2,
                 num_heads=2,
                 decoder_start_token_id=0,
-                initializer_factor=5.0,
+                initializer_factor=10 * spread,
                 tie_word_embeddings=False,
                 **tokens,
             )

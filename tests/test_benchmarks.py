@@ -70,6 +70,65 @@ def test_memory_gives_passes_and_bytes(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["memory.json"]
 
 
+@pytest.mark.parametrize("kind", ["llama", "t5"])
+def test_grace_gives_figures_for_each_method_and_number_of_edits(tmp_path: Path, kind: str) -> None:
+    tiny_model(kind).save_pretrained(tmp_path / "model")
+    byte_tokenizer(chat=kind == "llama").save_pretrained(tmp_path / "model")
+    towns = ["Ulm", "Oslo", "Rome"]
+    facts = [
+        {
+            "subject": f"Company {town}",
+            "ground_truth": [town],
+            "prompt": f"Where is Company {town} based?",
+            "rephrase_prompt": f"In which town does one find Company {town}?",
+            "target_new": f"New {town}",
+        }
+        for town in towns
+    ]
+    (tmp_path / "ZsRE-test-all.json").write_text(json.dumps(facts))
+    questions = [{"question": f"how old is the oak number {i}"} for i in range(9)]
+    (tmp_path / "NQ-open.dev.jsonl").write_text("\n".join(map(json.dumps, questions)))
+
+    options = ("--data", tmp_path, "--model", tmp_path / "model", "--edits", 1, 3, "--unrelated", 4)
+    published, _ = run("grace.py", tmp_path / "published.json", *options, "--rows", "published")
+    repaired, printed = run("grace.py", tmp_path / "repaired.json", *options, "--rows", "repaired, scope routing")
+
+    for figures, method in ((published, "published"), (repaired, "repaired, scope routing")):
+        results = figures["results"]
+        assert [(result["method"], result["edits"]) for result in results] == [(method, 1), (method, 3)]
+        for result in results:
+            for name in ("success", "retention", "teacher_forced", "generality", "routed"):
+                assert result[name]["of"] == result["edits"]
+            assert result["unrelated"]["of"] == 4
+            assert result["seconds_per_edit"] > 0
+    # all are in the scope of their own edit, whatever the values are worth, and nothing else is
+    final = repaired["results"][-1]
+    assert final["routed"]["right"] == 3
+    assert final["unrelated"]["right"] == 4
+    assert final["keys_per_edit"] is None
+    assert published["results"][0]["keys_per_edit"] == 1
+    # a key beside the value
+    assert published["results"][-1]["bytes_per_edit"] > final["bytes_per_edit"] > 4 * 32
+    assert "zsRE edits so far: 3" in printed
+
+    both, printed = run(
+        "grace.py", tmp_path / "both.json", "--merge", tmp_path / "repaired.json", tmp_path / "published.json"
+    )
+
+    assert both["results"] == published["results"] + repaired["results"]
+    assert "repaired, scope routing" in printed
+
+
+def test_learning_gives_a_ratio_and_values_that_agree(tmp_path: Path) -> None:
+    figures, printed = run("learning.py", tmp_path / "learning.json", "--models", "small", "--rounds", 2, "--steps", 4)
+
+    [result] = figures["results"]
+    ratio = result["ratio"]
+    assert 0 < ratio["quartile_1"] <= ratio["median"] <= ratio["quartile_3"]
+    assert result["greatest_difference"] < 0.01
+    assert "through the full model" in printed
+
+
 def test_a_question_that_an_edit_answers_ends_the_benchmark(tmp_path: Path) -> None:
     """What is measured is the cost where no edit fires; the script checks that, and does not take it on trust."""
     tiny_model("llama").save_pretrained(tmp_path / "model")

@@ -6,6 +6,7 @@ import io
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from semedit.scope.cross_encoder import CrossEncoderScope
 
 WORDS = ["[UNK]", "who", "what", "leads", "runs", "founded", "acme", "initech", "is", "it", "the", "boss", "now", "?"]
 QUESTION = "who leads acme"
+VERBATIM = ("--override", "verbatim")
 
 
 def save_encoder(folder: Path, words: list[str]) -> str:
@@ -47,6 +49,9 @@ def model_paths(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         paths[kind] = str(tmp_path_factory.mktemp(kind))
         tiny_model(kind).save_pretrained(paths[kind])
         byte_tokenizer(chat=kind == "llama").save_pretrained(paths[kind])
+    paths["wide"] = str(tmp_path_factory.mktemp("wide"))
+    tiny_model("llama", width=256, spread=0.1).save_pretrained(paths["wide"])
+    byte_tokenizer(chat=True).save_pretrained(paths["wide"])
     return paths
 
 
@@ -271,7 +276,7 @@ def test_wrong_usage_exits_with_2(argv, named, capsys):
 
 
 COMMANDS = ["demo", "chat", "generate", "explain", "calibrate"]
-ACTIONS = ["add", "ls", "show", "update", "rm", "undo", "history", "import", "export", "reembed"]
+ACTIONS = ["add", "ls", "show", "update", "rm", "undo", "history", "import", "export", "reembed", "learn"]
 
 
 @pytest.mark.parametrize("command", [*COMMANDS, *(f"edit {action}" for action in ACTIONS)])
@@ -332,6 +337,55 @@ def test_generate_answers_by_the_edit_in_scope_and_as_the_model_elsewhere(run, a
 def test_generate_prints_the_answer_alone(run, added, model_paths):
     done = run("generate", QUESTION, "--model", model_paths["llama"], "--override", "verbatim")
     assert done == (0, "Jane Doe\n", "")
+
+
+# --- adaptors
+
+
+def test_learned_ahead_a_value_answers_without_being_learned_again(run, model_paths, tmp_path):
+    (tmp_path / "grace.yaml").write_text("replace: all\nviews: 0\nstop_at_loss: 0.5\n")
+    run("edit", "add", QUESTION, "Jo")
+    config = ["--adaptor-config", "grace.yaml"]
+    model = ["--model", model_paths["wide"], *config]
+    learned = data(run, "edit", "learn", *model)
+    assert [learned[name] for name in ("learned", "reached", "learned_before")] == [1, 1, 0]
+    assert 0 < learned["median_steps"] <= 100
+    assert learned["base"].endswith("/model.layers.0.mlp.down_proj")
+    again = data(run, "edit", "learn", *model)
+    assert [again[name] for name in ("learned", "reached", "median_steps", "learned_before")] == [0, 0, None, 1]
+    assert "nothing to learn" in run("edit", "learn", *model)[1]
+
+    adaptor = ["--override", "adaptor", *config]
+    assert run("generate", QUESTION, "--model", model_paths["wide"], *adaptor) == (0, "Jo\n", "")
+    assert chat(run, model_paths, QUESTION, kind="wide", override=adaptor).startswith("Jo\n")
+
+
+def test_what_does_not_reach_its_target_is_warned_of_and_fails(run, added, model_paths, tmp_path):
+    (tmp_path / "grace.yaml").write_text("steps: 1\nlearning_rate: 0.001\n")
+    status, out, err = run("edit", "learn", "--model", model_paths["llama"], "--adaptor-config", "grace.yaml")
+    assert status == 1
+    assert out.splitlines()[1] == "0 of 1 reach their target, after a median of 1 steps"
+    assert err.startswith("semedit: warning: 1 of 1 edits do not bring about their target in 1 steps")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["generate", QUESTION], "--adaptor-config grace.yaml has no effect on --override in_context"),
+        (["chat", "--override", "verbatim"], "has no effect on --override verbatim"),
+        (["demo"], "give --override adaptor as well"),
+        (["generate", QUESTION, "--override", "adaptor"], "grace.yaml has ['colour']"),
+        (["edit", "learn"], "an adaptor's settings are layer, "),
+    ],
+)
+def test_settings_that_no_adaptor_takes_are_an_error(run, tmp_path, argv, message):
+    (tmp_path / "grace.yaml").write_text("colour: red\n")
+    # a model that is not there shows that nothing was loaded
+    status, out, err = run(*argv, "--adaptor-config", "grace.yaml", "--model", "/nowhere/model")
+    assert (status, out) == (1, "")
+    assert err.startswith("semedit: error: ")
+    assert message in err
 
 
 # --- calibrating
@@ -407,8 +461,8 @@ def test_what_cannot_be_calibrated_is_an_error(run, added, tmp_path, traffic, pa
 # --- chat
 
 
-def chat(run, model_paths, *lines: str, kind: str = "llama") -> str:
-    options = ["--model", model_paths[kind], "--override", "verbatim", "--max-new-tokens", "24"]
+def chat(run, model_paths, *lines: str, kind: str = "llama", override: Sequence[str] = VERBATIM) -> str:
+    options = ["--model", model_paths[kind], *override, "--max-new-tokens", "24"]
     status, out, err = run("chat", *options, stdin="".join(f"{line}\n" for line in lines))
     assert (status, err) == (0, "")
     return out

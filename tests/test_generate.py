@@ -34,7 +34,8 @@ MODES: dict[str, dict[str, Any]] = {
     "beams": {"num_beams": 3, "do_sample": False},
     "beam_sequences": {"num_beams": 4, "num_return_sequences": 2, "do_sample": False},
 }
-OVERRIDES = ("in_context", "counterfactual", "verbatim")
+OVERRIDES = ("in_context", "counterfactual", "verbatim", "adaptor")
+OF_THE_BASE = ("in_context", "adaptor")  # in these the base itself writes the answer
 
 
 @pytest.fixture(params=KINDS)
@@ -44,13 +45,18 @@ def base(request: pytest.FixtureRequest, models: dict[str, PreTrainedModel]) -> 
 
 def edited_model(base: PreTrainedModel, override: str, **options: Any) -> semedit.EditedModel:
     tokenizer = options.pop("tokenizer", None) or byte_tokenizer()
+    memory = semedit.EditMemory(encoder=WordEncoder())
     way: Any = override
     if override == "counterfactual":
         small = tiny_model("gpt2" if base.config.is_encoder_decoder else "t5", seed=3)
         way = semedit.CounterfactualOverride(base, tokenizer, small, byte_tokenizer())
-    return semedit.wrap(
-        base, tokenizer, encoder=WordEncoder(), scope=semedit.SimilarityScope(), override=way, **options
-    )
+    elif override == "adaptor":
+        # random weights cannot be taught such a target; a few steps make an answer that is not the base's, and in
+        # this T5 only the decoder is free to give one
+        layer = "decoder.block.0.layer.2.DenseReluDense.wo" if base.config.is_encoder_decoder else None
+        quick = semedit.AdaptorConfig(layer=layer, steps=10, learning_rate=2.0, views=0, stop_at_loss=None)
+        way = semedit.AdaptorOverride(base, tokenizer, memory, quick)
+    return semedit.wrap(base, tokenizer, memory=memory, scope=semedit.SimilarityScope(), override=way, **options)
 
 
 @pytest.fixture(params=OVERRIDES)
@@ -197,11 +203,12 @@ def test_two_threads_at_once_do_not_mix(model: semedit.EditedModel) -> None:
     assert all(answer == expected[prompt] for prompt, answer in got)
 
 
-def test_the_base_is_left_as_it_was(base: PreTrainedModel) -> None:
+@pytest.mark.parametrize("override", OF_THE_BASE)
+def test_the_base_is_left_as_it_was(base: PreTrainedModel, override: str) -> None:
     before = {name: value for name, value in base.__dict__.items()}
     inputs = batch(EDITED)
     expected = seeded(base.generate, inputs)
-    model = edited_model(base, "in_context")
+    model = edited_model(base, override)
     model.edits.add(EDITED, TARGET)
     assert expected.tolist() != seeded(model.generate, inputs).tolist()
     assert torch.equal(seeded(base.generate, inputs), expected)
@@ -268,9 +275,10 @@ def test_max_length_counts_the_callers_prompt(models: dict[str, PreTrainedModel]
         model.generate(**batch(EDITED), max_length=3)
 
 
-def test_min_lengths_hold_for_edited_rows(models: dict[str, PreTrainedModel]) -> None:
+@pytest.mark.parametrize("override", OF_THE_BASE)
+def test_min_lengths_hold_for_edited_rows(models: dict[str, PreTrainedModel], override: str) -> None:
     base = models["llama"]
-    model = edited_model(base, "in_context")
+    model = edited_model(base, override)
     model.edits.add(EDITED, TARGET)
     free = model.generate(**batch(EDITED), max_new_tokens=20, do_sample=False)[0, len(EDITED) :].tolist()
     # end after the second token that is written freely
@@ -298,7 +306,7 @@ def test_no_room_for_the_edits_says_so(models: dict[str, PreTrainedModel]) -> No
 
 def test_stop_strings_stop_an_edited_answer(models: dict[str, PreTrainedModel]) -> None:
     tokenizer = byte_tokenizer()
-    for override in ("in_context", "counterfactual"):
+    for override in ("in_context", "counterfactual", "adaptor"):
         model = edited_model(models["llama"], override)
         model.edits.add(EDITED, TARGET)
         answer = model.generate(**batch(EDITED), max_new_tokens=60, do_sample=False)[0, len(EDITED) :]
@@ -342,9 +350,10 @@ class StopAfter(StoppingCriteria):
         return torch.full((len(input_ids),), input_ids.shape[1] >= self.length)
 
 
+@pytest.mark.parametrize("override", OF_THE_BASE)
 @pytest.mark.parametrize("mode", ["greedy", "beams"])
-def test_processors_and_criteria_see_the_callers_prompt(base: PreTrainedModel, mode: str) -> None:
-    model = edited_model(base, "in_context")
+def test_processors_and_criteria_see_the_callers_prompt(base: PreTrainedModel, mode: str, override: str) -> None:
+    model = edited_model(base, override)
     model.edits.add(EDITED, TARGET)
     model.edits.add("Where is it?", "Bonn")
     inputs = batch(EDITED, "Where is it?")
@@ -362,8 +371,9 @@ def test_processors_and_criteria_see_the_callers_prompt(base: PreTrainedModel, m
         assert [row[:start] for row in rows] == [begins[0]] * beams + [begins[1]] * beams
 
 
-def test_prefix_function_gets_the_callers_row_and_prompt(models: dict[str, PreTrainedModel]) -> None:
-    model = edited_model(models["llama"], "in_context")
+@pytest.mark.parametrize("override", OF_THE_BASE)
+def test_prefix_function_gets_the_callers_row_and_prompt(models: dict[str, PreTrainedModel], override: str) -> None:
+    model = edited_model(models["llama"], override)
     model.edits.add(EDITED, TARGET)
     seen: list[tuple[int, list[int]]] = []
 
@@ -560,7 +570,7 @@ def test_wrapping_twice_or_something_else_is_refused(base: PreTrainedModel) -> N
         semedit.wrap(model, byte_tokenizer())
     with pytest.raises(WrapError, match="Linear"):
         semedit.wrap(torch.nn.Linear(1, 1), byte_tokenizer())  # type: ignore[arg-type]
-    with pytest.raises(WrapError, match="'in_context' and 'verbatim'"):
+    with pytest.raises(WrapError, match="'in_context', 'verbatim' and 'adaptor'"):
         semedit.wrap(base, byte_tokenizer(), override="in-context")
     with pytest.raises(WrapError, match="ambiguous must be 'base', 'best' or 'all', not 'worst'"):
         semedit.wrap(base, byte_tokenizer(), ambiguous="worst")  # type: ignore[arg-type]

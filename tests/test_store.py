@@ -222,6 +222,48 @@ def test_a_setting_of_a_transaction_that_failed_is_not_kept(store: EditStore):
     assert store.head().settings == 0
 
 
+def test_what_was_learned_is_kept_by_content_and_base_and_the_first_stays(store: EditStore):
+    assert store.learned("gpt2@1", ["a"]) == {}
+    with store.transaction() as writer:
+        writer.put_learned("gpt2@1", {"a": b"\x00one", "ü": b""})
+        writer.put_learned("llama@1", {"a": b"other", "c": b"three"})
+    with store.transaction() as writer:
+        writer.put_learned("gpt2@1", {"a": b"late", "d": b"four"})
+    assert store.learned("gpt2@1", ["d", "a", "ü", "a", "c"]) == {"a": b"\x00one", "ü": b"", "d": b"four"}
+    assert store.learned("llama@1", ["a", "c", "d"]) == {"a": b"other", "c": b"three"}
+    assert store.learned("t5@1", ["a", "c"]) == {}
+    assert store.head() == (0, 0, 0)  # no revision, and nothing that others have to read anew
+
+
+def test_what_was_learned_elsewhere_names_another_base(store: EditStore):
+    with store.transaction() as writer:
+        writer.put_learned("gpt2@1", {"a": b"one", "b": b"two"})
+        writer.put_learned("llama@1", {"b": b"other"})
+    assert store.learned_elsewhere("llama@1", ["a", "b", "c"]) == {"a": "gpt2@1", "b": "gpt2@1"}
+    assert store.learned_elsewhere("gpt2@1", ["a", "b"]) == {"b": "llama@1"}
+    assert store.learned_elsewhere("t5@1", ["a", "c"]) == {"a": "gpt2@1"}
+
+
+def test_many_contents_are_found_in_one_call(store: EditStore):
+    bodies = {f"content {i}": str(i).encode() for i in range(1_203)}
+    with store.transaction() as writer:
+        writer.put_learned("gpt2@1", bodies)
+    assert store.learned("gpt2@1", iter(bodies)) == bodies
+    assert store.learned_elsewhere("llama@1", iter(bodies)) == dict.fromkeys(bodies, "gpt2@1")
+
+
+def test_nothing_learned_is_kept_of_a_transaction_that_failed(store: EditStore):
+    def write_and_fail() -> None:
+        with store.transaction() as writer:
+            writer.put_learned("gpt2@1", {"a": b"one"})
+            assert store.learned("gpt2@1", ["a"]) == {"a": b"one"}
+            raise KeyError("in the middle")
+
+    with pytest.raises(KeyError, match="in the middle"):
+        write_and_fail()
+    assert store.learned("gpt2@1", ["a"]) == {}
+
+
 def test_a_snapshot_inside_a_transaction_sees_what_the_transaction_wrote(store: EditStore):
     with store.transaction() as writer:
         writer.append([plain("a")])
@@ -261,6 +303,19 @@ def test_a_setting_is_seen_by_others(open_shared: Open):
     assert two.head() == (0, 0, 1)
 
 
+def test_what_was_learned_is_seen_by_others_once_committed_and_after_reopening(open_shared: Open):
+    one, two = open_shared(), open_shared()
+    with one.transaction() as writer:
+        writer.put_learned("gpt2@1", {"a": b"one"})
+        assert two.learned("gpt2@1", ["a"]) == {}
+    assert two.learned("gpt2@1", ["a"]) == {"a": b"one"}
+    with two.transaction() as writer:
+        writer.put_learned("gpt2@1", {"a": b"late"})
+    for store in (one, two):
+        store.close()
+    assert open_shared().learned("gpt2@1", ["a"]) == {"a": b"one"}
+
+
 def test_two_that_are_open_are_one_log(open_shared: Open):
     one, two = open_shared(), open_shared()
     append(one, plain("a"))
@@ -298,6 +353,24 @@ def test_a_snapshot_holds_still_while_others_write(open_shared: Open):
 # --- files of earlier formats
 
 
+# what format 2 added, word for word
+FORMAT_2 = """
+CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+ALTER TABLE counter ADD COLUMN settings INTEGER NOT NULL DEFAULT 0;
+PRAGMA user_version = 2;
+"""
+
+
+def make_format_2(path: Path) -> None:
+    """A file of format 2 with one edit, one vector and one setting."""
+    make_format_1(path)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(FORMAT_2)
+        connection.execute("INSERT INTO settings VALUES ('threshold', '0.5')")
+        connection.execute("UPDATE counter SET settings = 1")
+        connection.commit()
+
+
 def make_format_1(path: Path) -> None:
     """A file of format 1 with one edit and one vector."""
     with closing(sqlite3.connect(path)) as connection:
@@ -332,14 +405,32 @@ def test_a_file_of_format_1_is_opened_with_all_it_holds(tmp_path: Path):
         assert store.vectors([edit.prompt])[edit.prompt].tolist() == [1, 1, 1]
         with store.transaction() as writer:
             writer.put_setting("threshold", "0.5")
+            writer.put_learned("gpt2@1", {"a": b"one"})
         assert append(store, plain("a"))[0].revision == 2
     with closing(SQLiteStore(path)) as store:
         assert store.head() == (2, 1, 1)
+        assert store.learned("gpt2@1", ["a"]) == {"a": b"one"}
         assert store.setting("threshold") == "0.5"
 
 
-def test_a_migrated_file_has_the_shape_of_a_new_one(tmp_path: Path):
-    make_format_1(tmp_path / "old.db")
+def test_a_file_of_format_2_is_opened_with_all_it_holds(tmp_path: Path):
+    path = tmp_path / "edits.db"
+    make_format_2(path)
+    with closing(SQLiteStore(path)) as store:
+        assert store.head() == (1, 1, 1)
+        assert store.setting("threshold") == "0.5"
+        assert [edit.id for edit in store.changes_since(0)] == ["acme"]
+        assert store.learned("gpt2@1", ["a"]) == {}
+        with store.transaction() as writer:
+            writer.put_learned("gpt2@1", {"a": b"one"})
+    with closing(SQLiteStore(path)) as store:
+        assert store.learned("gpt2@1", ["a"]) == {"a": b"one"}
+
+
+@pytest.mark.parametrize("make", [make_format_1, make_format_2])
+def test_a_migrated_file_has_the_shape_of_a_new_one(tmp_path: Path, make: Callable[[Path], None]):
+    make(tmp_path / "old.db")
+    assert shape(tmp_path / "old.db")[0] != ("version", str(FORMAT))
     for name in ("old.db", "new.db"):
         SQLiteStore(tmp_path / name).close()
     assert shape(tmp_path / "old.db") == shape(tmp_path / "new.db")
@@ -407,5 +498,6 @@ def test_several_processes_open_a_file_of_format_1_at_once(tmp_path: Path):
 def test_the_formats_are_counted_by_their_migrations():
     # whoever adds a migration appends it; what is there stays word for word
     assert len(MIGRATIONS) == FORMAT
-    assert MIGRATIONS[0][1].split() == FORMAT_1.split("PRAGMA")[0].split()
-    assert [name for name, _ in MIGRATIONS] == ["revisions and vectors", "settings"]
+    for (_, script), written in zip(MIGRATIONS, (FORMAT_1, FORMAT_2), strict=False):
+        assert script.split() == written.split("PRAGMA")[0].split()
+    assert [name for name, _ in MIGRATIONS] == ["revisions and vectors", "settings", "learned"]

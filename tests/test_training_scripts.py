@@ -360,3 +360,34 @@ def test_retrievers_are_compared_on_files(tmp_path):
     assert tiny["dim"] == 32
     assert tiny["bytes"] < 1e6 < minilm["bytes"]
     assert "The right edit among the first 8" in run.stdout
+
+
+def test_layers_are_compared_by_edits_learned_at_each(tmp_path, monkeypatch, capsys):
+    tiny_model("llama", width=256, spread=0.1).save_pretrained(tmp_path / "model")
+    byte_tokenizer(chat=True).save_pretrained(tmp_path / "model")
+    edits = [
+        {"prompt": "Who leads Oz?", "target": "Jo", "paraphrases": ["Who leads Oz??"]},
+        {"prompt": "Who owns Acme?", "target": "Al", "paraphrases": ["Who has Acme?", "Acme is whose?"]},
+    ]
+    (tmp_path / "edits.jsonl").write_text("\n".join(map(json.dumps, edits)))
+    (tmp_path / "grace.yaml").write_text("replace: all\nviews: 0\nstop_at_loss: 0.5\nsteps: 40\n")
+    monkeypatch.syspath_prepend(str(ROOT / "training"))
+    choose_layer = importlib.import_module("choose_layer")
+    command = ["choose_layer.py", str(tmp_path / "model"), "--edits-file", str(tmp_path / "edits.jsonl")]
+    command += ["--config", str(tmp_path / "grace.yaml"), "--plot", str(tmp_path / "layers")]
+    monkeypatch.setattr(sys, "argv", command)
+    choose_layer.main()
+
+    printed = capsys.readouterr().out
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in printed.splitlines() if line[0] == "│"]
+    # above the last block nothing carries a value to the tokens after the first
+    assert [row[:2] for row in rows] == [["0", "1.00 (0.34 to 1.00)"], ["1", "0.00 (0.00 to 0.66)"]]
+    assert [row[6] for row in rows][1] == "40"
+    assert "model.layers.*.mlp.down_proj" in printed
+    assert printed.endswith("The best generality has model.layers.0.mlp.down_proj.\n")
+    assert all((tmp_path / f"layers.{kind}").stat().st_size > 1000 for kind in ("png", "svg"))
+
+    monkeypatch.setattr(sys, "argv", [*command, "--layers", "model.layers.9.mlp.down_proj"])
+    with pytest.raises(SystemExit):
+        choose_layer.main()
+    assert "near to it are model.layers." in capsys.readouterr().err

@@ -9,9 +9,11 @@ from rich.text import Text
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from semedit.cli.adaptor import adaptor_config, override_of
 from semedit.cli.assistant import answer_ids, text_of
 from semedit.cli.loading import load_model
 from semedit.cli.tables import print_route
+from semedit.memory.edit_memory import EditMemory
 from semedit.model import wrap
 
 # what the shipped model knows, and what is to be answered from now on
@@ -25,8 +27,10 @@ _NEW_TOKENS = 32
 
 def demo(args: argparse.Namespace) -> int:
     """Shows the life of an edit; 1 where something that it shows did not hold."""
+    config = adaptor_config(args)
     base, tokenizer = load_model(args.model)
-    model = wrap(base, tokenizer, override=args.override)
+    memory = EditMemory()
+    model = wrap(base, tokenizer, memory=memory, override=override_of(args, config, base, tokenizer, memory))
     show = _Show()
 
     def answer(model: PreTrainedModel, question: str) -> Tensor:

@@ -5,7 +5,16 @@ from __future__ import annotations
 import argparse
 from datetime import datetime
 
-from semedit.cli.options import EXIT_CODES, Subparsers, command, json_option, memory_options, scope_option
+from semedit.cli.options import (
+    EXIT_CODES,
+    Subparsers,
+    adaptor_option,
+    command,
+    json_option,
+    memory_options,
+    model_option,
+    scope_option,
+)
 
 
 def add_edit(commands: Subparsers) -> None:
@@ -25,6 +34,7 @@ def add_edit(commands: Subparsers) -> None:
     _add_update(actions)
     _add_undoing(actions)
     _add_files(actions)
+    _add_learn(actions)
 
 
 def _add_add(actions: Subparsers) -> None:
@@ -165,6 +175,26 @@ def _add_files(actions: Subparsers) -> None:
     )
     memory_options(parser)
     json_option(parser, "a JSON object: how many texts, and the encoder's fingerprint")
+
+
+def _add_learn(actions: Subparsers) -> None:
+    parser = command(
+        actions,
+        "learn",
+        "adaptor:learn",
+        "learn the values of edits ahead, for --override adaptor",
+        "With --override adaptor an edit answers by a value that is learned for it, which takes a moment when it "
+        "first answers. This learns the values of all active edits ahead, in batches, and keeps them in the memory. "
+        "A value belongs to one model, layer and dtype, and to the settings that it was learned with: name here the "
+        "model and the file that will answer. What is learned already is left as it is. Exits with 1 where some "
+        "edits do not bring about their target; a warning names one of them and what to try.",
+        "semedit edit learn --memory edits.db --model path/to/model \\\n    --adaptor-config configs/grace.yaml",
+    )
+    model_option(parser)
+    adaptor_option(parser)
+    parser.set_defaults(override="adaptor")
+    memory_options(parser, encoder=False)
+    json_option(parser, "a JSON object: learned, reached, median_steps, learned_before, base")
 
 
 def _id_argument(parser: argparse.ArgumentParser) -> None:

@@ -1,4 +1,4 @@
-"""The `semedit edit` commands. None of them loads a language model."""
+"""The `semedit edit` commands, but for `learn`. None of them loads a language model."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ import sys
 
 from rich.console import Console
 
+from semedit.cli.adaptor import adaptor_config, override_of
 from semedit.cli.assistant import Assistant
 from semedit.cli.loading import load_model
 from semedit.cli.opening import open_memory, scope_of
@@ -42,7 +43,9 @@ def explain(args: argparse.Namespace) -> int:
 
 def open_assistant(args: argparse.Namespace) -> Assistant:
     """The model, wrapped with the memory, as the command line asks for them."""
+    config = adaptor_config(args)
     memory = open_memory(args, make=True)
     base, tokenizer = load_model(args.model)
-    model = wrap(base, tokenizer, memory=memory, scope=scope_of(args), override=args.override)
+    override = override_of(args, config, base, tokenizer, memory)
+    model = wrap(base, tokenizer, memory=memory, scope=scope_of(args), override=override)
     return Assistant(model, tokenizer, args.namespaces, args.max_new_tokens)

@@ -48,18 +48,36 @@ def _later(command: str) -> Callable[[argparse.Namespace], int]:
     return run
 
 
-def model_options(parser: argparse.ArgumentParser) -> None:
-    """Declares which model answers, and how by an edit."""
+def model_option(parser: argparse.ArgumentParser) -> None:
+    """Declares which model is loaded."""
     parser.add_argument(
         "--model",
         metavar="NAME_OR_PATH",
         help="a causal or encoder-decoder Hugging Face model (default: the shipped one)",
     )
+
+
+def model_options(parser: argparse.ArgumentParser) -> None:
+    """Declares which model answers, and how by an edit."""
+    model_option(parser)
     parser.add_argument(
         "--override",
-        choices=("in_context", "verbatim"),
+        choices=("in_context", "verbatim", "adaptor"),
         default="in_context",
-        help="how an edit answers: the model reads it, or its target stands word for word (default: %(default)s)",
+        help="how an edit answers: the model reads it (in_context), its target stands word for word (verbatim), or "
+        "one layer's output gives way to a value learned for it (adaptor), which takes a moment the first time; "
+        "`semedit edit learn` does it ahead (default: %(default)s)",
+    )
+    adaptor_option(parser, "with --override adaptor: ")
+
+
+def adaptor_option(parser: argparse.ArgumentParser, when: str = "") -> None:
+    """Declares how an adaptor is placed and learned; `when` begins its help."""
+    parser.add_argument(
+        "--adaptor-config",
+        metavar="FILE",
+        help=f"{when}a YAML file of settings such as layer, steps and routing, for instance configs/grace.yaml "
+        "(default: those of semedit.AdaptorConfig)",
     )
 
 

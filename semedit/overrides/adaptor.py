@@ -93,17 +93,18 @@ class AdaptorOverride:
             values=torch.stack([values[edit.id] for edit in best]),
         )
 
-    def standing(self, values: Tensor, attention_mask: Tensor) -> AbstractContextManager[None]:
+    def standing(self, values: Tensor, attention_mask: Tensor, *, cached: bool) -> AbstractContextManager[None]:
         """What is inside runs with the values of its rows in place.
 
         Args:
             values: `(rows, features)`.
             attention_mask: `(rows, prompt)`, of what the model reads.
+            cached: whether the first pass alone reads the prompt.
         """
         if self.model.config.is_encoder_decoder and not self._in_encoder:
             attention_mask = attention_mask.new_ones(len(attention_mask), 1)  # the decoder's first token
         positions = replaced_positions(attention_mask, self.config.replace)
-        return replaced_output(self._module, values, positions)
+        return replaced_output(self._module, values, positions, every_pass=not cached)
 
     # --- learning
 
@@ -115,14 +116,16 @@ class AdaptorOverride:
         `generate` does the same for an edit when it first answers; this is for doing it ahead, in batches.
 
         Args:
-            edits: None takes all active edits of the memory.
+            edits: None takes all active edits of the memory but those that are answered verbatim.
             starts: for the ids of some edits, another edit from whose value theirs is learned on.
             progress: whether to show a bar.
 
         Warns:
             AdaptorWarning: an edit's target was not reached, or the edit had been learned for another model.
         """
-        edits, starts = self.memory.list() if edits is None else edits, starts or {}
+        if edits is None:
+            edits = [edit for edit in self.memory.list() if edit.override is None]
+        starts = starts or {}
         contents = {edit.id: self.content(edit) for edit in edits}
         kept = self.memory.store.learned(self.fingerprint, contents.values())
         missing = [edit for edit in edits if contents[edit.id] not in kept]
@@ -275,9 +278,9 @@ class AdaptorCall(ModelCall):
     adaptor: AdaptorOverride
     values: Tensor
 
-    def running(self, rows: slice, attention_mask: Tensor) -> AbstractContextManager[None]:
+    def running(self, rows: slice, attention_mask: Tensor, *, cached: bool) -> AbstractContextManager[None]:
         """The values of these rows stand while the base reads and writes."""
-        return self.adaptor.standing(self.values[rows], attention_mask)
+        return self.adaptor.standing(self.values[rows], attention_mask, cached=cached)
 
 
 def _digest(content: object) -> str:

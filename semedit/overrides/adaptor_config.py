@@ -66,9 +66,10 @@ class AdaptorConfig:
                 raise AdaptorConfigError(f"{name} must be one of {expected}, not {getattr(self, name)!r}")
         for name in ("steps", "learning_rate", "norm_bound", "radius", "stop_at_loss"):
             value = getattr(self, name)
-            if value is not None and not value > 0:
+            if value is not None and not (isinstance(value, (int, float)) and value > 0):
                 raise AdaptorConfigError(f"{name} must be above 0, not {value!r}")
-        if not (self.views >= 0 and 0 <= self.contexts <= len(PROBES)):
+        counts = isinstance(self.views, int) and isinstance(self.contexts, int)
+        if not (counts and self.views >= 0 and 0 <= self.contexts <= len(PROBES)):
             raise AdaptorConfigError(
                 f"views must be 0 or more, not {self.views!r}, and contexts 0 to {len(PROBES)}, not {self.contexts!r}"
             )

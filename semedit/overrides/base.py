@@ -134,7 +134,7 @@ class ModelCall:
                 _CallerStreamer(request.streamer, request.prompt_ids) if decoder_only else request.streamer
             )
         generate: Any = self.model.generate
-        with self.running(slice(None), attention_mask):
+        with self.running(slice(None), attention_mask, cached=config.use_cache is not False):
             output = generate(input_ids=input_ids, attention_mask=attention_mask, generation_config=config, **options)
         sequences: Tensor = output if isinstance(output, Tensor) else output.sequences
         return sequences[:, read:]
@@ -145,8 +145,14 @@ class ModelCall:
         answers = [separator + target for separator, target in zip(self.separators, targets, strict=True)]
         return [self._log_likelihood(row, answer) for row, answer in enumerate(answers)]
 
-    def running(self, rows: slice, attention_mask: Tensor) -> AbstractContextManager[None]:
-        """What holds while the model answers some of the rows, whose texts it reads with this mask."""
+    def running(self, rows: slice, attention_mask: Tensor, *, cached: bool) -> AbstractContextManager[None]:
+        """What holds while the model answers some of the rows, whose texts it reads with this mask.
+
+        Args:
+            rows: which.
+            attention_mask: `(rows, longest)`.
+            cached: whether its first pass alone reads the texts.
+        """
         return nullcontext()
 
     def encode(self, pad: int) -> tuple[Tensor, Tensor]:
@@ -167,7 +173,7 @@ class ModelCall:
         answer = continuation_ids(self.tokenizer, self.texts[row], target)
         device = self.model.device
         read = torch.tensor([prompt], device=device)
-        with self.running(slice(row, row + 1), torch.ones_like(read)):
+        with self.running(slice(row, row + 1), torch.ones_like(read), cached=False):
             if self.model.config.is_encoder_decoder:
                 labels = torch.tensor([answer], device=device)
                 logits = self.model(input_ids=read, labels=labels).logits[0]

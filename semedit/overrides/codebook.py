@@ -108,10 +108,10 @@ class Codebook:
 
     def nearby(self, key: Floats, k: int) -> list[Nearby]:
         """The k entries nearest to `(dim,)`, nearest first."""
-        distances = self._distances(key)
+        distances = self._distances(key).tolist()
         # of two that are equally near, the newer one
         order = sorted(range(len(distances)), key=lambda i: (distances[i], -i))[:k]
-        return [Nearby(i, self.entries[i], float(distances[i])) for i in order]
+        return [Nearby(i, self.entries[i], distances[i]) for i in order]
 
     def look_up(self, key: Floats, owners: frozenset[str] | None = None) -> Nearby | None:
         """The entry whose ball holds `(dim,)`, the nearest where several do, or None.
@@ -120,13 +120,13 @@ class Codebook:
             key: the query's key.
             owners: whose entries count; None counts all.
         """
-        distances = self._distances(key)
+        distances = self._distances(key).tolist()
         counted = [i for i in range(len(distances)) if owners is None or self.entries[i].owner in owners]
         inside = counted if self.published else [i for i in counted if distances[i] <= self.entries[i].radius]
         if not inside:
             return None
         i = min(inside, key=lambda i: (distances[i], -i))
-        return Nearby(i, self.entries[i], float(distances[i])) if distances[i] <= self.entries[i].radius else None
+        return Nearby(i, self.entries[i], distances[i]) if distances[i] <= self.entries[i].radius else None
 
     def _append(self, key: Floats, entry: Entry) -> None:
         if len(self.entries) == len(self._keys):

@@ -145,11 +145,12 @@ class Book:
         """The entry that answers a key, with its edit, or None."""
         assert self.codebook is not None
         allowed = frozenset(id for id, edit in self._edits.items() if edit.in_force(now))
-        hit = self.codebook.look_up(key, allowed)
-        if hit is None:
-            return None
-        candidate = self._candidate(hit, key)
-        return None if candidate.vetoed_by else (hit, candidate)
+        while (hit := self.codebook.look_up(key, allowed)) is not None:
+            candidate = self._candidate(hit, key)
+            if not candidate.vetoed_by:
+                return hit, candidate
+            allowed -= {candidate.edit.id}
+        return None
 
     def candidates(self, key: Floats, now: datetime) -> list[Candidate]:
         """The edits in force whose keys are nearest."""

@@ -70,6 +70,8 @@ class Batch:
     lesson: Tensor
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def learn(
     model: PreTrainedModel, path: str, lessons: Sequence[Lesson], config: AdaptorConfig, pad: int
 ) -> list[Learned]:
@@ -85,6 +87,7 @@ def learn(
     own = _own_outputs(seen[0].float(), batch, len(lessons))  # (lessons, features)
     # Adam's steps are of one size: a unit of each lesson's own makes them as large as its layer's output asks
     unit = own.square().mean(1, keepdim=True).sqrt() if config.scaled_rate else torch.ones_like(own[:, :1])
+    unit = unit.clamp(min=1e-6)
     scaled = (_starts(own, lessons, config) / unit).requires_grad_()
     bound = None if config.norm_bound is None else config.norm_bound * own.norm(dim=1, keepdim=True) / unit
     optimizer = torch.optim.Adam([scaled], lr=config.learning_rate)
