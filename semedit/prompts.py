@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
@@ -87,7 +87,12 @@ def read_prompts(tokenizer: PreTrainedTokenizerBase, input_ids: Tensor, attentio
             ids = [token for token, seen in zip(row, attention_mask[i].tolist(), strict=True) if seen]
         else:
             ids = _without_padding(row, tokenizer.pad_token_id, tokenizer.eos_token_id)
-        rows.append(read_prompt(decode(tokenizer, ids), chat))
+        prompt = read_prompt(decode(tokenizer, ids), chat)
+        if not prompt.rendered:
+            # what the tokenizer puts around a text is no part of what is asked
+            question = str(tokenizer.decode(ids, skip_special_tokens=True)).strip()
+            prompt = replace(prompt, question=question, query=question)
+        rows.append(prompt)
     return rows
 
 

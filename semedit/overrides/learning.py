@@ -91,24 +91,30 @@ def learn(
     scaled = (_starts(own, lessons, config) / unit).requires_grad_()
     bound = None if config.norm_bound is None else config.norm_bound * own.norm(dim=1, keepdim=True) / unit
     optimizer = torch.optim.Adam([scaled], lr=config.learning_rate)
-    best: list[Learned | None] = [None] * len(lessons)
+    best: dict[int, Learned] = {}
+    learning = list(range(len(lessons)))  # those in the batch
     for step in range(config.steps + 1):
         values = scaled * unit
-        with replaced_output(layer, values[batch.lesson], batch.positions):
+        with replaced_output(layer, values[learning][batch.lesson], batch.positions):
             logits = run(**batch.inputs)
-        losses, reproduced = _judge(logits, batch, len(lessons))
-        for i, (loss, right) in enumerate(zip(losses.tolist(), reproduced, strict=True)):
-            kept = best[i]
-            if kept is None or (not _finished(kept, config) and _is_better(right, loss, kept, config)):
+        losses, reproduced = _judge(logits, batch, len(learning))
+        for i, loss, right in zip(learning, losses.tolist(), reproduced, strict=True):
+            if i not in best or (not _finished(best[i], config) and _is_better(right, loss, best[i], config)):
                 best[i] = Learned(values[i].detach().clone(), loss, step, right)
-        if step == config.steps or all(_finished(kept, config) for kept in best if kept):
+        unfinished = [i for i in learning if not _finished(best[i], config)]
+        if step == config.steps or not unfinished:
             break
         [scaled.grad] = torch.autograd.grad(losses.sum(), [scaled])
         optimizer.step()
         if bound is not None:
             with torch.no_grad():
                 scaled *= (bound / scaled.norm(dim=1, keepdim=True)).clamp(max=1)
-    return [kept for kept in best if kept is not None]
+        if 2 * len(unfinished) <= len(learning):
+            # half of the batch is only carried along: go on without it
+            learning = unfinished
+            batch = make_batch(model, path, [lessons[i] for i in learning], config, pad)
+            run = Suffix(model, path)
+    return [best[i] for i in range(len(lessons))]
 
 
 def make_batch(model: PreTrainedModel, path: str, lessons: Sequence[Lesson], config: AdaptorConfig, pad: int) -> Batch:
