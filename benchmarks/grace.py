@@ -91,7 +91,8 @@ def methods(layer: str | None) -> dict[str, AdaptorConfig]:
 def load(path: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A model and its tokenizer."""
     kind = AutoModelForSeq2SeqLM if AutoConfig.from_pretrained(path).is_encoder_decoder else AutoModelForCausalLM
-    model = kind.from_pretrained(path, dtype="float32").eval()
+    # in the precision that it is kept in; on a CPU, gradients in half precision are slow through fused attention
+    model = kind.from_pretrained(path, attn_implementation="eager").eval()
     tokenizer = AutoTokenizer.from_pretrained(path, padding_side="right" if kind is AutoModelForSeq2SeqLM else "left")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token

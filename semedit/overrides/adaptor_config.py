@@ -53,7 +53,7 @@ class AdaptorConfig:
     norm_bound: float | None = 30.0
     stop: bool = True
     stop_at_loss: float | None = 0.005
-    views: int = 4
+    views: int = 6
     contexts: int = 0
     unit_keys: bool = True
     radius: float | None = None

@@ -205,15 +205,15 @@ def _judge(logits: Tensor, batch: Batch, count: int) -> tuple[Tensor, list[bool]
 
     A label whose every token is the likeliest after those before it is what greedy decoding gives.
     """
-    each = nn.functional.cross_entropy(
-        logits.float().transpose(1, 2), batch.targets, ignore_index=_IGNORED, reduction="none"
-    )
     judged = batch.targets != _IGNORED
-    sums = each.new_zeros(count).index_add_(0, batch.lesson, each.sum(1))
-    tokens = each.new_zeros(count).index_add_(0, batch.lesson, judged.sum(1).to(each))
-    wrong = (logits.argmax(-1) != batch.targets) & judged
-    missed = each.new_zeros(count).index_add_(0, batch.lesson, wrong.sum(1).to(each))
-    return sums / tokens, (missed == 0).tolist()
+    picked, targets = logits[judged].float(), batch.targets[judged]  # (tokens, vocabulary), (tokens,)
+    lesson = batch.lesson[:, None].expand_as(judged)[judged]
+    each = nn.functional.cross_entropy(picked, targets, reduction="none")
+    losses, tokens, missed = (
+        each.new_zeros(count).index_add_(0, lesson, of.to(each))
+        for of in (each, torch.ones_like(each), picked.argmax(-1) != targets)
+    )
+    return losses / tokens, (missed == 0).tolist()
 
 
 def _is_better(reproduced: bool, loss: float, kept: Learned, config: AdaptorConfig) -> bool:
