@@ -74,7 +74,7 @@ def methods(layer: str | None) -> dict[str, AdaptorConfig]:
         "+ stop token": {"stop": True},
         "+ stop and bound": {"stop": True, "norm_bound": 10.0},
         "+ early stop": {"stop_at_loss": repaired.stop_at_loss},
-        "+ last token alone": {"replace": "last"},
+        "+ value at all tokens": {"replace": "all"},
         "+ scaled rate": {"scaled_rate": True, "learning_rate": repaired.learning_rate},
         "+ views": {"views": repaired.views},
         "+ measured radius": {"radius": None, "unit_keys": True},

@@ -25,8 +25,9 @@ class AdaptorConfig:
             block, above which most layers are left to read the value.
         routing: who decides scope: `"scope"`, the router with its scope classifier, or `"codebook"`, the balls around
             the keys.
-        replace: where the value stands: at the prompt's `"last"` token, at `"all"` its tokens, or at all before the
-            last (`"prompt"`).
+        replace: where the value stands: at `"all"` tokens of the prompt, at the `"last"` one alone, or at all before it
+            (`"prompt"`, the paper's way). At all of them it leaves the layers above little of the question's wording to
+            read beside it; at the last one alone learning is quickest.
         start: where a value starts: from the layer's own output (`"warm"`), or drawn from U[0, 1) (`"cold"`).
         steps: the most steps of Adam.
         learning_rate: Adam's, in units of the root mean square of the layer's own output if `scaled_rate`.
@@ -45,7 +46,7 @@ class AdaptorConfig:
 
     layer: str | None = None
     routing: Routing = "scope"
-    replace: Replace = "last"
+    replace: Replace = "all"
     start: Start = "warm"
     steps: int = 100
     learning_rate: float = 0.3
@@ -53,7 +54,7 @@ class AdaptorConfig:
     norm_bound: float | None = 30.0
     stop: bool = True
     stop_at_loss: float | None = 0.005
-    views: int = 6
+    views: int = 2
     contexts: int = 0
     unit_keys: bool = True
     radius: float | None = None
