@@ -8,8 +8,9 @@ Both ways learn the value of one edit at a layer in the upper half of the model:
 prompts, with the same optimiser, and for the same number of steps, none of them left out. `learn` runs the layers
 above the adaptor over the tokens that the value can change; the other way runs the whole model over prompt and target
 in each step. The model's weights are frozen, so that neither way has any gradient to compute but those that lead to
-the value. Each round learns another edit both ways, one after the other; the ratio is the time through the full model
-over that of `learn`. A round in which the two ways come to different values ends the benchmark with an error.
+the value. It stands at all tokens of the prompt, or at the last alone. Each round learns another edit both ways, one
+after the other; the ratio is the time through the full model over that of `learn`. A round in which the two ways come
+to different values ends the benchmark with an error.
 """
 
 from __future__ import annotations
@@ -48,11 +49,12 @@ TOLERANCE = 0.01
 def main() -> None:
     """Runs the benchmark."""
     options = _options()
-    config = AdaptorConfig(steps=options.steps, stop_at_loss=None)
     results = []
     for name in options.models:
-        model, lessons = _small(config, options.rounds) if name == "small" else _large(config, options.rounds)
-        results.append(measure(name, model.eval().requires_grad_(False), lessons, config))
+        for replace in ("all", "last"):
+            config = AdaptorConfig(replace=replace, steps=options.steps, stop_at_loss=None)
+            model, lessons = _small(config, options.rounds) if name == "small" else _large(config, options.rounds)
+            results.append(measure(name, model.eval().requires_grad_(False), lessons, config))
     _show(results, options)
     run = {"benchmark": "learning", "steps": options.steps, "rounds": options.rounds, **environment()}
     write_json(options.json, {"run": run, "results": results})
@@ -76,6 +78,7 @@ def measure(name: str, model: PreTrainedModel, lessons: Sequence[Lesson], config
         "model": name,
         "parameters": model.num_parameters(),
         "layer": LAYERS[name],
+        "replace": config.replace,
         "ratio": summary(ratios),
         "learn_seconds": summary(quick),
         "full_seconds": summary(slow),
@@ -161,6 +164,7 @@ def _show(results: Sequence[dict[str, Any]], options: argparse.Namespace) -> Non
     rows = [
         (
             f"{result['model']}, {result['layer']}",
+            result["replace"],
             f"{result['parameters'] / 1e6:,.0f} M",
             f"{result['ratio']['median']:.1f}",
             f"{result['ratio']['quartile_1']:.1f} to {result['ratio']['quartile_3']:.1f}",
@@ -170,12 +174,12 @@ def _show(results: Sequence[dict[str, Any]], options: argparse.Namespace) -> Non
         )
         for result in results
     ]
-    columns = ("model, layer", "parameters", "full / learn", "middle half", "learn", "full", "to reach")
+    columns = ("model, layer", "value at", "parameters", "full / learn", "middle half", "learn", "full", "to reach")
     notes = [
         f"{options.rounds} edits, {options.steps} steps each, float32 on CPU, threads: {torch.get_num_threads()}",
         *(
-            f"{result['model']}: the values of both ways lie at most {result['greatest_difference']:.1e} of their "
-            "length apart"
+            f"{result['model']}, {result['replace']}: the values of both ways lie at most "
+            f"{result['greatest_difference']:.1e} of their length apart"
             for result in results
         ),
     ]

@@ -25,9 +25,9 @@ class AdaptorConfig:
             block, above which most layers are left to read the value.
         routing: who decides scope: `"scope"`, the router with its scope classifier, or `"codebook"`, the balls around
             the keys.
-        replace: where the value stands: at `"all"` tokens of the prompt, at the `"last"` one alone, or at all before it
-            (`"prompt"`, the paper's way). At all of them it leaves the layers above little of the question's wording to
-            read beside it; at the last one alone learning is quickest.
+        replace: where the value stands: at `"all"` tokens of the prompt, at the `"last"` one alone, or at all before
+            it (`"prompt"`, the paper's way). At all of them it leaves the layers above little of the question's
+            wording to read beside it; at the last one alone learning is quickest.
         start: where a value starts: from the layer's own output (`"warm"`), or drawn from U[0, 1) (`"cold"`).
         steps: the most steps of Adam.
         learning_rate: Adam's, in units of the root mean square of the layer's own output if `scaled_rate`.

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from semedit.hooks import layer_outputs, replaced_output
 from semedit.overrides.adaptor_config import AdaptorConfig
-from semedit.overrides.suffix import Suffix, position_ids, prefix_cache
+from semedit.overrides.suffix import Suffix, position_ids, prefix_cache, takes
 
 _IGNORED = -100
 _LEFT_OUT = 0.3  # share of a view's words
@@ -60,7 +60,7 @@ class Batch:
     Attributes:
         inputs: what the model's pass takes.
         positions: `(rows, read)`, where the value stands; `read` counts the tokens of these inputs.
-        targets: `(rows, positions)`, the token that each position is to predict, or -100.
+        targets: `(rows, positions)`, the token that each position with logits is to predict, or -100.
         lesson: `(rows,)`, the lesson that each row belongs to.
     """
 
@@ -147,9 +147,12 @@ def make_batch(model: PreTrainedModel, path: str, lessons: Sequence[Lesson], con
     inputs |= {name: value[:, ids.shape[1] - read :] for name, value in position_ids(model, whole).items()}
     if cache is not None:
         inputs["past_key_values"] = cache
-    before = torch.full((len(rows), read - 1), _IGNORED, device=device)
     positions = replaced_positions(mask, config.replace)[:, -read:]
-    return Batch(inputs, positions, torch.cat([before, targets], dim=1), lesson)
+    if takes(model, "logits_to_keep"):
+        inputs["logits_to_keep"] = targets.shape[1]
+    else:
+        targets = torch.cat([targets.new_full((len(rows), read - 1), _IGNORED), targets], dim=1)
+    return Batch(inputs, positions, targets, lesson)
 
 
 def views(prompt: str, count: int) -> list[str]:

@@ -48,9 +48,14 @@ def prefix_cache(model: PreTrainedModel, input_ids: Tensor, attention_mask: Tens
 
 def position_ids(model: PreTrainedModel, attention_mask: Tensor) -> dict[str, Tensor]:
     """Positions counted from each row's first token, for a model that takes them."""
-    if "position_ids" not in inspect.signature(model.forward).parameters:
+    if not takes(model, "position_ids"):
         return {}
     return {"position_ids": (attention_mask.cumsum(1) - 1).clamp(min=0)}
+
+
+def takes(model: PreTrainedModel, argument: str) -> bool:
+    """Whether a model's pass takes an argument of that name."""
+    return argument in inspect.signature(model.forward).parameters
 
 
 class _Kept(nn.Module):
