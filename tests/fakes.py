@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,
@@ -131,3 +134,19 @@ def tiny_model(kind: str, seed: int = 0, *, width: int = 32, spread: float = 0.5
             )
             model = T5ForConditionalGeneration(config)
     return model.eval()
+
+
+def save_tiny_cross_encoder(folder: Path, vocabulary: int) -> None:
+    """Saves a one-layer BERT with random weights and one label; its tokenizer is the caller's to save."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        config = BertConfig(
+            vocab_size=vocabulary,
+            hidden_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            intermediate_size=32,
+            num_labels=1,
+            initializer_range=1.0,
+        )
+        BertForSequenceClassification(config).save_pretrained(folder)

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 import torch
+from fakes import save_tiny_cross_encoder
 from sentence_transformers import CrossEncoder
-from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
+from transformers import BertForSequenceClassification, BertTokenizerFast
 
 from semedit import CrossEncoderScope, EditMemory, SimilarityScope
 from semedit.errors import LoadError
@@ -31,18 +32,7 @@ def cross_encoder_path(tmp_path_factory):
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]
     (folder / "vocab.txt").write_text("\n".join(words))
     BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        config = BertConfig(
-            vocab_size=len(words),
-            hidden_size=16,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            intermediate_size=32,
-            num_labels=1,
-            initializer_range=1.0,
-        )
-        BertForSequenceClassification(config).save_pretrained(folder)
+    save_tiny_cross_encoder(folder, vocabulary=len(words))
     return str(folder)
 
 

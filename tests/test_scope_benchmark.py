@@ -9,11 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from fakes import TableScope, WordEncoder
+from fakes import TableScope, WordEncoder, save_tiny_cross_encoder
 from test_scope_classifier_script import write_more_data
 from test_training_scripts import write_data
-from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
+from transformers import AutoTokenizer
 
 from semedit.memory.encoder import packaged_minilm
 
@@ -242,18 +241,7 @@ def test_the_benchmark_runs_from_end_to_end(dev: Path, tmp_path: Path) -> None:
     write_data(tmp_path / "train")
     write_more_data(tmp_path / "train")
     tokenizer = AutoTokenizer.from_pretrained(packaged_minilm())
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        config = BertConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=16,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            intermediate_size=32,
-            num_labels=1,
-            initializer_range=1.0,
-        )
-        BertForSequenceClassification(config).save_pretrained(tmp_path / "scope")
+    save_tiny_cross_encoder(tmp_path / "scope", vocabulary=len(tokenizer))
     tokenizer.save_pretrained(tmp_path / "scope")
     options = ["--data", dev, "--train", tmp_path / "train", "--scope", tmp_path / "scope", "--sizes", 5, 30]
     options += ["--errors", 1, "--json", tmp_path / "scope.json", "--plot", tmp_path / "figure"]
