@@ -432,6 +432,16 @@ def test_a_mixed_batch_equals_its_rows_alone(base, options, where):
     assert answers(model, *questions, **options) == sum(alone, [])
 
 
+@pytest.mark.parametrize("options", [{"prompt_lookup_num_tokens": 6}, {"use_cache": False}], ids=str)
+def test_an_answer_is_the_same_however_its_tokens_are_come_by(base, options):
+    edited = wrapped(adaptor_of(base))
+    unedited = answers(edited, RUNS, max_new_tokens=24)
+    edited.edits.add(RUNS, "ab")
+    expected = answers(edited, RUNS, max_new_tokens=24)
+    assert expected != unedited
+    assert answers(edited, RUNS, max_new_tokens=24, **options) == expected
+
+
 def test_threads_at_once_neither_share_nor_lose_a_value(models):
     base = models["llama"]
     model = wrapped(adaptor_of(base))
