@@ -16,11 +16,13 @@ from semedit.prompts import query_of
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
 from facts import read_records
+from properties import Properties
 from sources import is_held_out
 from traffic import read_traffic
 
 ADVERSARIAL = Path(__file__).parents[1] / "tests" / "data" / "adversarial.jsonl"
 ASKED = "  asks the edited property, by rule"
+TYPED = "  without those of the same property by type"
 ELSEWHERE = "  out of scope, another edit answers"
 Measure = Literal["right", "overridden", "elsewhere"]
 # what a specificity prompt is made of beside its subject and its property
@@ -96,19 +98,24 @@ def read_zsre(data: Path) -> Suite:
         same_fact[_fact(record)].add(ids[prompt])
         about[record["subject"]].append(prompt)
 
+    properties = Properties({record["prompt"].replace(record["subject"], "[X]") for record in records})
     cases: list[Case] = []
     dropped = 0
     # the two files have the same records in the same order, two of them with another spelling of the subject
     for record, machine in zip(records, read_records(data / "ZsRE-test-all-generate-10.jsonl"), strict=True):
         own = frozenset({ids[record["prompt"]], *same_fact[_fact(record)]})
+        templates = [prompt.replace(record["subject"], "[X]") for prompt in about[record["subject"]]]
+        properties_asked = {one.key for template in templates if (one := properties.asked_by(template))}
         cases.append(Case(record["rephrase_prompt"], ("rephrases",), True, own))
         paraphrases = list(_cleaned(machine["generate_prompt"]))
         dropped += len(machine["generate_prompt"]) - len(paraphrases)
         cases += [Case(text, ("machine paraphrases",), True, own) for text in paraphrases]
         for probe in record["locality"]["Relation_Specificity"]:
             asked = asks_the_property(probe["prompt"], record["subject"], about[record["subject"]])
-            kind = ASKED if asked else "same subject, other relation"
-            cases.append(Case(probe["prompt"], (kind, "same subject, as the file has it")))
+            kinds = [ASKED if asked else "same subject, other relation"]
+            if not asked and property_of(probe["prompt"], record["subject"], properties) not in properties_asked:
+                kinds.append(TYPED)
+            cases.append(Case(probe["prompt"], (*kinds, "same subject, as the file has it")))
     cases += [Case(question, ("NQ-open questions",)) for question in read_questions(data)]
     cases = list(dict.fromkeys(cases))
     listed = sum(ASKED in case.categories for case in cases)
@@ -121,12 +128,14 @@ def read_zsre(data: Path) -> Suite:
             "machine paraphrases": Category("right", 0.93),
             "NQ-open questions": Category("overridden", 0.001),
             "same subject, other relation": Category("overridden", 0.03),
+            TYPED: Category("overridden", has_errors=False),
             "same subject, as the file has it": Category("overridden", has_errors=False),
             ASKED: Category("overridden", has_errors=False),
         },
         [
             f"{listed:,} specificity prompts ask what an edit of the subject asks: their words beside subject and "
             "function words all stand in its prompt",
+            "by type: training/properties.yaml names the property of prompt and edit alike",
             f"{dropped:,} of the machine's paraphrases are no text, only a mark between two others",
         ],
         frozenset({"rephrases", "machine paraphrases", "NQ-open questions", "same subject, other relation"}),
@@ -255,6 +264,16 @@ def asks_the_property(probe: str, subject: str, prompts: Sequence[str]) -> bool:
     """Whether the words of `probe`, beside the subject and function words, all stand in one of the prompts."""
     words = _words(probe.replace(subject, " ")) - _FUNCTION_WORDS
     return bool(words) and any(words <= _words(prompt) for prompt in prompts)
+
+
+def property_of(probe: str, subject: str, properties: Properties) -> str | None:
+    """The property that a specificity prompt names ("The employer of X is", "X employer"), where it is a known one."""
+    words = probe.replace(subject, " ").split()
+    words = words[words[:1] == ["The"] :]
+    while words and words[-1] in ("of", "is", "are", "was", "were"):
+        words.pop()
+    named = properties.named(" ".join(words))
+    return named.key if named else None
 
 
 def _words(text: str) -> set[str]:
