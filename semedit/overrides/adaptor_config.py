@@ -53,8 +53,8 @@ class AdaptorConfig:
     scaled_rate: bool = True
     norm_bound: float | None = 30.0
     stop: bool = True
-    stop_at_loss: float | None = 0.005
-    views: int = 2
+    stop_at_loss: float | None = 0.002
+    views: int = 4
     contexts: int = 0
     unit_keys: bool = True
     radius: float | None = None
