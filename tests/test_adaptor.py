@@ -139,7 +139,7 @@ def test_the_upper_layers_alone_give_the_logits_of_the_whole_model(teachable, mo
     model, path = teachable[name.split("-")[0]], UPPER[name]
     if not cached:
         monkeypatch.setattr("semedit.overrides.learning.prefix_cache", lambda *_: None)
-    batch = make_batch(model, path, LESSONS, AdaptorConfig(), pad=0)
+    batch = make_batch(model, path, LESSONS, AdaptorConfig(replace="last"), pad=0)
     if name in ("llama", "gpt2"):
         assert batch.inputs["input_ids"].shape[1] == (3 if cached else len(TOWER) + 2)
     layer, lower = layer_at(model, path), layer_at(model, path.split(".1.")[0] + ".0")
@@ -260,9 +260,7 @@ def test_a_value_is_learned_alike_alone_and_in_a_batch(teachable, kind):
 
 
 def test_a_cold_start_is_drawn_for_its_edit_alone(models):
-    hardly = AdaptorConfig(
-        start="cold", steps=1, learning_rate=1e-9, scaled_rate=False, norm_bound=None, views=0, stop_at_loss=None
-    )
+    hardly = AdaptorConfig.published(steps=1, learning_rate=1e-9, replace="last")
     adaptor = adaptor_of(models["llama"], hardly)
     edits = [adaptor.memory.add(prompt, "Jane") for prompt in (RUNS, TOWER)]
     one, other = adaptor.values(edits).values()
