@@ -119,10 +119,21 @@ def test_zsre_is_judged_by_fact(dev: Path) -> None:
         "machine paraphrases": (1, 3),
         "NQ-open questions": (1, 48),
         "same subject, other relation": (1, 3),
+        scope_data.TYPED: (1, 3),
         "same subject, as the file has it": (2, 5),
         scope_data.ASKED: (1, 2),  # "The town of Arlo is" is asked by the other edit of Arlo
     }
-    assert [note.split()[0] for note in suite.notes] == ["2", "2"]
+    assert [note.split()[0] for note in suite.notes] == ["2", "by", "2"]
+
+
+def test_a_specificity_prompt_names_its_property() -> None:
+    properties = scope_data.Properties(["What university did [X] attend?"])
+    assert properties.asked_by("What university did [X] attend?").key == "educated at"
+    named = [
+        scope_data.property_of(probe, "Ann", properties)
+        for probe in ("The educated at of Ann is", "Ann employer", "The name of the father of Ann is", "Ann whatever")
+    ]
+    assert named == ["educated at", "employer", "father", None]
 
 
 def test_wrong_cases_are_those_not_counted_as_right(dev: Path) -> None:
