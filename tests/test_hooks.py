@@ -88,7 +88,7 @@ def test_layer_inputs_are_what_an_ordinary_hook_sees(models, kind):
     assert torch.equal(got, expected[0])
     assert got.shape == (2, 14, layer.weight.shape[1 if kind != "gpt2" else 0])
     assert not got.requires_grad
-    assert hooks(model) == before == 0
+    assert hooks(model) == before  # transformers may have left some of its own
 
 
 def test_the_pass_for_layer_inputs_ends_at_the_layer(models):
@@ -111,9 +111,10 @@ def test_a_layer_that_the_pass_does_not_come_to_is_an_error(models):
 
 def test_no_hook_stays_where_the_pass_fails(models):
     model = models["llama"]
+    before = hooks(model)
     with pytest.raises(IndexError):
         layer_inputs(model, model.lm_head, input_ids=torch.tensor([[100_000]]))
-    assert hooks(model) == 0
+    assert hooks(model) == before
 
 
 def test_layer_outputs_of_this_thread_are_collected():
