@@ -549,6 +549,16 @@ def test_an_adaptor_stands_at_a_linear_layer_that_there_is(models):
             adaptor_of(models["llama"], AdaptorConfig(layer=layer))
 
 
+def test_a_value_may_stand_at_the_embedding_where_scope_is_routed_by_text(models):
+    adaptor = adaptor_of(models["llama"], replace(QUICK, layer="model.embed_tokens"))
+    edited = wrapped(adaptor)
+    unedited = answers(edited, RUNS)
+    edited.edits.add(RUNS, "ab")
+    assert answers(edited, RUNS) != unedited
+    with pytest.raises(LayerError, match=r"model\.embed_tokens is given token ids.*routing=\"scope\""):
+        adaptor.keys([RUNS])
+
+
 def test_an_adaptor_and_its_model_share_a_memory(models):
     adaptor = adaptor_of(models["llama"])
     with pytest.raises(WrapError, match="another memory"):

@@ -168,6 +168,9 @@ class AdaptorOverride:
         """The key of each question, `(questions, features)`: the layer's input at the prompt's last token.
 
         Questions are read as the model reads a prompt that asks them. Keys are kept in the memory.
+
+        Raises:
+            LayerError: the layer is given token ids, as an embedding is.
         """
         names = {text: "key " + _digest([text, self.config.unit_keys]) for text in texts}
         found = self.memory.store.learned(self.fingerprint, names.values())
@@ -194,6 +197,11 @@ class AdaptorOverride:
                 inputs |= position_ids(self.model, mask)
                 last = torch.full_like(mask[:, 0], mask.shape[1] - 1)
             seen = layer_inputs(self.model, self._module, **inputs)
+            if seen.ndim != 3:
+                raise LayerError(
+                    f"{self.layer} is given token ids, which have no distances; for the codebook name a layer above, "
+                    'or choose routing="scope"'
+                )
             keys.append(seen[torch.arange(len(ids), device=seen.device), last].float().cpu())
         made = torch.cat(keys)
         if self.config.unit_keys:
