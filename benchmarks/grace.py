@@ -47,8 +47,10 @@ from grace_measure import CHUNK, Questions, Subject, ask, measure
 from harness import environment, parser, report, write_json
 from scope_data import read_questions
 from semedit import AdaptorConfig, Edit, SentenceEncoder
+from semedit.hooks import default_layer
 from semedit.models import shipped_model_path
 
+EMBEDDED = "repaired, scope routing, value at the embedding"
 REPAIRED = Path(__file__).parents[1] / "configs" / "grace.yaml"
 RATES = ("success", "retention", "teacher_forced", "generality", "routed", "unrelated")
 
@@ -64,8 +66,13 @@ def main() -> None:
     write_json(options.json, {"run": run, "results": results})
 
 
-def methods(layer: str | None) -> dict[str, AdaptorConfig]:
-    """The rows of the table; None takes the layer that an adaptor takes by itself."""
+def methods(layer: str | None = None, embedding: str | None = None) -> dict[str, AdaptorConfig]:
+    """The rows of the table.
+
+    Args:
+        layer: where values stand; None takes the layer that an adaptor takes by itself.
+        embedding: the path of the model's embedding, where the last row has them.
+    """
     repaired = replace(AdaptorConfig.from_file(REPAIRED), layer=layer)
     repairs: dict[str, dict[str, Any]] = {
         "published": {},
@@ -85,6 +92,8 @@ def methods(layer: str | None) -> dict[str, AdaptorConfig]:
         **{name: AdaptorConfig.published(layer=layer, **changes) for name, changes in repairs.items()},
         "repaired, codebook routing": replace(repaired, routing="codebook"),
         "repaired, scope routing": replace(repaired, routing="scope"),
+        # there nothing of the wording is left above the value, and it need not be learned on many wordings
+        EMBEDDED: replace(repaired, routing="scope", layer=embedding, views=1, stop_at_loss=0.05),
     }
 
 
@@ -107,7 +116,7 @@ def merged(paths: Sequence[Path]) -> tuple[dict[str, Any], list[dict[str, Any]]]
         for name in ("model", "layer", "unrelated", "chunk"):
             if file["run"][name] != run[name]:
                 sys.exit(f"{path} has the {name} {file['run'][name]!r}, and {paths[0]} has {run[name]!r}")
-    order = list(methods(None))
+    order = list(methods())
     results = [result for file in files for result in file["results"]]
     return run, sorted(results, key=lambda result: (order.index(result["method"]), result["edits"]))
 
@@ -150,11 +159,12 @@ def _run(options: argparse.Namespace) -> tuple[dict[str, Any], list[dict[str, An
     )
     encoder, scope = SentenceEncoder(), semedit.CrossEncoderScope()
     encoder.encode([asked.edits[0].prompt])  # warms up
-    every = methods(options.layer)
+    paths = {id(module): path for path, module in base.named_modules()}
+    every = methods(options.layer, paths[id(base.get_input_embeddings())])
     run = {
         "benchmark": "grace",
         "model": Path(options.model).resolve().name,
-        "layer": "",
+        "layer": options.layer or default_layer(base),
         "unrelated": count,
         "chunk": CHUNK,
         **environment(),
@@ -162,7 +172,6 @@ def _run(options: argparse.Namespace) -> tuple[dict[str, Any], list[dict[str, An
     results: list[dict[str, Any]] = []
     for name in options.rows:
         subject = Subject(base, tokenizer, every[name], encoder, scope)
-        run["layer"] = subject.adaptor.layer
         with tqdm(total=checkpoints[-1], desc=name) as bar:
             for figures in measure(subject, asked, checkpoints, bar):
                 results.append({"method": name, **figures})
@@ -171,7 +180,7 @@ def _run(options: argparse.Namespace) -> tuple[dict[str, Any], list[dict[str, An
 
 
 def _options() -> argparse.Namespace:
-    names = list(methods(None))
+    names = list(methods())
     options = parser(__doc__)
     options.add_argument("--data", type=Path, metavar="FOLDER", help="folder of the dev files")
     options.add_argument(
