@@ -51,7 +51,7 @@ from semedit.hooks import default_layer
 from semedit.models import shipped_model_path
 
 EMBEDDED = "repaired, scope routing, value at the embedding"
-REPAIRED = Path(__file__).parents[1] / "configs" / "grace.yaml"
+CONFIGS = Path(__file__).parents[1] / "configs"
 RATES = ("success", "retention", "teacher_forced", "generality", "routed", "unrelated")
 
 
@@ -73,7 +73,7 @@ def methods(layer: str | None = None, embedding: str | None = None) -> dict[str,
         layer: where values stand; None takes the layer that an adaptor takes by itself.
         embedding: the path of the model's embedding, where the last row has them.
     """
-    repaired = replace(AdaptorConfig.from_file(REPAIRED), layer=layer)
+    repaired = replace(AdaptorConfig.from_file(CONFIGS / "grace.yaml"), layer=layer)
     repairs: dict[str, dict[str, Any]] = {
         "published": {},
         "+ warm start": {"start": "warm"},
@@ -92,8 +92,7 @@ def methods(layer: str | None = None, embedding: str | None = None) -> dict[str,
         **{name: AdaptorConfig.published(layer=layer, **changes) for name, changes in repairs.items()},
         "repaired, codebook routing": replace(repaired, routing="codebook"),
         "repaired, scope routing": replace(repaired, routing="scope"),
-        # there nothing of the wording is left above the value, and it need not be learned on many wordings
-        EMBEDDED: replace(repaired, routing="scope", layer=embedding, views=1, stop_at_loss=0.05),
+        EMBEDDED: replace(AdaptorConfig.from_file(CONFIGS / "grace_embedding.yaml"), layer=embedding),
     }
 
 

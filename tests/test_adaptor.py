@@ -614,6 +614,11 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path):
         AdaptorConfig.from_file(tmp_path / "bytes.yaml")
 
 
+def test_the_config_of_the_embedding_is_for_the_model_that_ships():
+    config = AdaptorConfig.from_file(CONFIGS / "grace_embedding.yaml")
+    assert (config.layer, config.routing, config.replace) == ("model.embed_tokens", "scope", "all")
+
+
 def test_the_configs_that_ship_are_the_published_and_the_repaired_method():
     assert AdaptorConfig.from_file(CONFIGS / "grace_published.yaml") == AdaptorConfig.published()
     assert AdaptorConfig.published() != AdaptorConfig()
