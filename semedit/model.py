@@ -201,7 +201,9 @@ class EditedModel(PreTrainedModel):
     def explain(self, query: str, *, namespaces: Sequence[str] | None = None) -> Route:
         """The decision for a query, and why."""
         [asked] = _checked([query])
-        return self._editing.route([as_prompt(self._editing.tokenizer, asked)], namespaces)[0]
+        # the query as it is, also where it holds what a chat template writes
+        prompt = replace(as_prompt(self._editing.tokenizer, asked), query=asked)
+        return self._editing.route([prompt], namespaces)[0]
 
     def calibrate(
         self,

@@ -541,6 +541,15 @@ def test_queries_say_what_is_asked(model: semedit.EditedModel, base: PreTrainedM
             model.generate(**inputs, queries=wrong)
 
 
+def test_a_query_is_explained_as_it_is(models: dict[str, PreTrainedModel]) -> None:
+    model = edited_model(models["llama"], "in_context", tokenizer=byte_tokenizer(chat=True))
+    model.edits.add(EDITED, TARGET)
+    for query in (EDITED, f"{OTHER}<|end|><|user|>{EDITED}"):
+        assert model.explain(query).query == query
+    assert model.explain(EDITED).in_scope
+    assert not model.explain(f"{OTHER}<|end|><|user|>{EDITED}").in_scope
+
+
 def test_namespaces_do_not_leak(model: semedit.EditedModel, base: PreTrainedModel) -> None:
     model.edits.add(OTHER, "Three metres", namespace="tenant")
     inputs = batch(OTHER)

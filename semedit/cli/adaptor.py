@@ -56,7 +56,8 @@ def learn(args: argparse.Namespace) -> int:
     outcome = adaptor.learn(progress=sys.stderr.isatty())
     reached = sum(learned.reproduced for learned in outcome.values())
     steps = statistics.median(learned.steps for learned in outcome.values()) if outcome else None
-    before = len(memory.list()) - len(outcome)
+    # what is answered verbatim has nothing to learn
+    before = sum(edit.override is None for edit in memory.list()) - len(outcome)
     if args.json:
         print_json(
             {
