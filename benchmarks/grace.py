@@ -47,10 +47,9 @@ from grace_measure import CHUNK, Questions, Subject, ask, measure
 from harness import environment, parser, report, write_json
 from scope_data import read_questions
 from semedit import AdaptorConfig, Edit, SentenceEncoder
-from semedit.hooks import default_layer
+from semedit.hooks import embedding_path, first_layer
 from semedit.models import shipped_model_path
 
-EMBEDDED = "repaired, scope routing, value at the embedding"
 CONFIGS = Path(__file__).parents[1] / "configs"
 RATES = ("success", "retention", "teacher_forced", "generality", "routed", "unrelated")
 
@@ -70,10 +69,10 @@ def methods(layer: str | None = None, embedding: str | None = None) -> dict[str,
     """The rows of the table.
 
     Args:
-        layer: where values stand; None takes the layer that an adaptor takes by itself.
+        layer: where values stand in all rows but the last.
         embedding: the path of the model's embedding, where the last row has them.
     """
-    repaired = replace(AdaptorConfig.from_file(CONFIGS / "grace.yaml"), layer=layer)
+    repaired = replace(AdaptorConfig.from_file(CONFIGS / "grace_layer.yaml"), layer=layer)
     repairs: dict[str, dict[str, Any]] = {
         "published": {},
         "+ warm start": {"start": "warm"},
@@ -91,8 +90,10 @@ def methods(layer: str | None = None, embedding: str | None = None) -> dict[str,
     return {
         **{name: AdaptorConfig.published(layer=layer, **changes) for name, changes in repairs.items()},
         "repaired, codebook routing": replace(repaired, routing="codebook"),
-        "repaired, scope routing": replace(repaired, routing="scope"),
-        EMBEDDED: replace(AdaptorConfig.from_file(CONFIGS / "grace_embedding.yaml"), layer=embedding),
+        "repaired, scope routing": repaired,
+        "repaired, scope routing, value at the embedding": replace(
+            AdaptorConfig.from_file(CONFIGS / "grace.yaml"), layer=embedding
+        ),
     }
 
 
@@ -158,12 +159,12 @@ def _run(options: argparse.Namespace) -> tuple[dict[str, Any], list[dict[str, An
     )
     encoder, scope = SentenceEncoder(), semedit.CrossEncoderScope()
     encoder.encode([asked.edits[0].prompt])  # warms up
-    paths = {id(module): path for path, module in base.named_modules()}
-    every = methods(options.layer, paths[id(base.get_input_embeddings())])
+    layer = options.layer or first_layer(base)
+    every = methods(layer, embedding_path(base))
     run = {
         "benchmark": "grace",
         "model": Path(options.model).resolve().name,
-        "layer": options.layer or default_layer(base),
+        "layer": layer,
         "unrelated": count,
         "chunk": CHUNK,
         **environment(),
@@ -185,7 +186,7 @@ def _options() -> argparse.Namespace:
     options.add_argument(
         "--model", type=Path, metavar="PATH", help="a causal or encoder-decoder model (default: the shipped one)"
     )
-    options.add_argument("--layer", metavar="PATH", help="of the model (default: the one an adaptor takes by itself)")
+    options.add_argument("--layer", metavar="PATH", help="of the model (default: the last linear one of the first block)")
     options.add_argument(
         "--edits",
         type=int,

@@ -50,7 +50,12 @@ def linear_layers(model: PreTrainedModel) -> list[str]:
     return [names[id(layers[-1])] for layers in linear if layers]
 
 
-def default_layer(model: PreTrainedModel) -> str:
+def embedding_path(model: PreTrainedModel) -> str:
+    """The path of the layer that turns tokens into vectors."""
+    return next(path for path, module in model.named_modules() if module is model.get_input_embeddings())
+
+
+def first_layer(model: PreTrainedModel) -> str:
     """The path of the last linear layer of the first block, as `linear_layers` finds it."""
     return linear_layers(model)[0]
 

@@ -327,14 +327,15 @@ def test_a_target_that_is_not_reached_is_told(models):
 def test_values_and_keys_are_there_when_the_memory_is_opened_again(
     models, opening: Callable[..., semedit.EditMemory], lessons_learned, monkeypatch
 ):
-    adaptor = adaptor_of(models["llama"], memory=opening())
+    config = replace(QUICK, layer=UPPER["llama"])  # an embedding has no keys
+    adaptor = adaptor_of(models["llama"], config, opening())
     edits = [adaptor.memory.add(RUNS, "Jane"), adaptor.memory.add(TOWER, "ten")]
     assert set(adaptor.learn()) == {edit.id for edit in edits}
     values, keys = adaptor.values(edits), adaptor.keys([RUNS, TOWER])
     assert len(lessons_learned) == 2
     adaptor.memory.store.close()
     # a second memory over the same file, as another process has it
-    again = adaptor_of(models["llama"], memory=opening())
+    again = adaptor_of(models["llama"], config, opening())
     monkeypatch.setattr(again, "prompt_keys", None)
     assert again.learn() == {}
     assert len(lessons_learned) == 2
@@ -369,7 +370,7 @@ def test_other_settings_learn_another_value_and_routing_does_not(memory, models,
     edit = memory.add(RUNS, "Jane")
     values = []
     for changes in ({}, {"routing": "codebook", "radius": 2.0, "unit_keys": False}, {"steps": 5}):
-        adaptor = adaptor_of(models["llama"], replace(QUICK, **changes), memory)
+        adaptor = adaptor_of(models["llama"], replace(QUICK, layer=UPPER["llama"], **changes), memory)
         values.append(adaptor.values([edit])[edit.id])
     assert torch.equal(values[0], values[1])
     assert not torch.allclose(values[0], values[2])
@@ -614,9 +615,23 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path):
         AdaptorConfig.from_file(tmp_path / "bytes.yaml")
 
 
-def test_the_config_of_the_embedding_is_for_the_model_that_ships():
-    config = AdaptorConfig.from_file(CONFIGS / "grace_embedding.yaml")
-    assert (config.layer, config.routing, config.replace) == ("model.embed_tokens", "scope", "all")
+@pytest.mark.parametrize(
+    ("kind", "routing", "layer"),
+    [
+        ("llama", "scope", "model.embed_tokens"),
+        ("llama", "codebook", "model.layers.0.mlp.down_proj"),
+        ("gpt2", "scope", "transformer.wte"),
+        ("t5", "scope", "encoder.block.0.layer.1.DenseReluDense.wo"),
+    ],
+)
+def test_where_values_stand_if_nobody_says(models, memory, kind, routing, layer):
+    config = replace(QUICK, routing=routing)
+    assert semedit.AdaptorOverride(models[kind], byte_tokenizer(), memory, config).layer == layer
+
+
+def test_the_configs_name_the_layers_of_the_model_that_ships():
+    assert AdaptorConfig.from_file(CONFIGS / "grace.yaml").layer == "model.embed_tokens"
+    assert AdaptorConfig.from_file(CONFIGS / "grace_layer.yaml").layer == "model.layers.0.mlp.down_proj"
 
 
 def test_the_configs_that_ship_are_the_published_and_the_repaired_method():

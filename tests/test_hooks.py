@@ -10,7 +10,7 @@ from fakes import KINDS, byte_tokenizer, tiny_model
 from torch import nn
 
 from semedit.errors import LayerError, UnsupportedArgumentError
-from semedit.hooks import default_layer, layer_at, layer_inputs, layer_outputs, replaced_output
+from semedit.hooks import first_layer, layer_at, layer_inputs, layer_outputs, replaced_output
 
 DEFAULT = {
     "llama": "model.layers.0.mlp.down_proj",
@@ -57,15 +57,15 @@ def test_a_wrong_path_names_the_modules_near_to_it(models, path, near):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_default_layer_is_the_last_linear_one_of_the_first_block(models, kind):
-    assert default_layer(models[kind]) == DEFAULT[kind]
+def test_the_first_layer_is_the_last_linear_one_of_the_first_block(models, kind):
+    assert first_layer(models[kind]) == DEFAULT[kind]
 
 
 def test_a_model_without_blocks_needs_a_named_layer():
     model = tiny_model("llama")
     model.model.layers = nn.ModuleList()
     with pytest.raises(LayerError, match="cannot tell which layer of LlamaForCausalLM to adapt"):
-        default_layer(model)
+        first_layer(model)
 
 
 # --- what a layer is given

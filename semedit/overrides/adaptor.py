@@ -19,7 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from semedit.edits import Edit
 from semedit.errors import AdaptorWarning, LayerError
 from semedit.fingerprint import sampled_fingerprint
-from semedit.hooks import default_layer, layer_at, layer_inputs, replaced_output
+from semedit.hooks import embedding_path, first_layer, layer_at, layer_inputs, replaced_output
 from semedit.memory.edit_memory import EditMemory
 from semedit.overrides.adaptor_config import AdaptorConfig
 from semedit.overrides.base import ModelCall, answer_separator, continuation_ids
@@ -67,7 +67,7 @@ class AdaptorOverride:
         self.tokenizer = tokenizer
         self.memory = memory
         self.config = config or AdaptorConfig()
-        self.layer = self.config.layer or default_layer(model)
+        self.layer = self.config.layer or default_layer(model, self.config)
         self._module = layer_at(model, self.layer)
         if not hasattr(self._module, "weight") or self._module.weight.ndim != 2:
             raise LayerError(
@@ -157,6 +157,10 @@ class AdaptorOverride:
         for name in ("layer", "routing", "radius", "unit_keys", "published_rules"):
             del settings[name]
         return "value " + _digest([edit.keys, edit.target, settings])
+
+    def size(self, edits: Sequence[Edit]) -> int:
+        """How many bytes are kept of the values of edits."""
+        return sum(map(len, self.memory.store.learned(self.fingerprint, map(self.content, edits)).values()))
 
     def label(self, edit: Edit) -> Label:
         """The token ids that the edit's value is to bring about after its prompt."""
@@ -289,6 +293,16 @@ class AdaptorCall(ModelCall):
     def running(self, rows: slice, attention_mask: Tensor, *, cached: bool) -> AbstractContextManager[None]:
         """The values of these rows stand while the base reads and writes."""
         return self.adaptor.standing(self.values[rows], attention_mask, cached=cached)
+
+
+def default_layer(model: PreTrainedModel, config: AdaptorConfig) -> str:
+    """Where values stand if nobody says: at the embedding, or in the first block.
+
+    An encoder-decoder model has one embedding for both sides, and a codebook needs distances, which tokens have not.
+    """
+    if config.routing == "codebook" or model.config.is_encoder_decoder:
+        return first_layer(model)
+    return embedding_path(model)
 
 
 def _digest(content: object) -> str:

@@ -21,7 +21,8 @@ class AdaptorConfig:
     """GRACE's settings; the defaults are the repaired method, `published()` gives those of the paper.
 
     Attributes:
-        layer: path of the layer whose output values replace; None takes the last linear layer of the first
+        layer: path of the layer whose output values replace; None takes the embedding of a decoder-only model under
+            `"scope"` routing, above which nothing of the wording is left, and else the last linear layer of the first
             block, above which most layers are left to read the value.
         routing: who decides scope: `"scope"`, the router with its scope classifier, or `"codebook"`, the balls around
             the keys.
@@ -37,7 +38,8 @@ class AdaptorConfig:
         stop_at_loss: learning ends once greedy decoding gives the target and the loss, in nats per token, is down to
             this; None always takes all steps.
         views: how many more readings of each prompt the value is learned on, with words left out or in another order,
-            so that it does not hang on the very words.
+            so that it does not hang on the very words; above the embedding it takes more of them (4) and a lower
+            `stop_at_loss` (0.002), see configs/grace_layer.yaml.
         contexts: how many other questions it is learned on, so that it says the target whatever was asked.
         unit_keys: whether distances are taken between keys of length 1, from 0 to 2, and not between raw activations.
         radius: the deferral radius ε of a new key; None measures it on paraphrases and unrelated questions.
@@ -53,8 +55,8 @@ class AdaptorConfig:
     scaled_rate: bool = True
     norm_bound: float | None = 30.0
     stop: bool = True
-    stop_at_loss: float | None = 0.002
-    views: int = 4
+    stop_at_loss: float | None = 0.05
+    views: int = 1
     contexts: int = 0
     unit_keys: bool = True
     radius: float | None = None
