@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check figures bench scope answers grace learning retriever clean
+.PHONY: demo test check figures bench scope answers grace learning retriever evaluation clean
 
 demo: $(VENV)/ready  ## wrap, edit, generate, explain, undo: on the shipped model
 	$(BIN)/semedit demo
@@ -22,6 +22,9 @@ figures: $(VENV)/ready  ## what the shipped model knows and reads; DATA=folder w
 
 answers: $(VENV)/ready  ## whether 1,000 edits are answered, from the query to the text; DATA=folder with dev/
 	$(BIN)/python benchmarks/answers.py --data $(DATA)/dev
+
+evaluation: $(VENV)/ready  ## every method on zsRE and CounterFact, with plots and a page in out/; DATA=folder with dev/, JOBS=4
+	PATH="$(CURDIR)/$(BIN):$$PATH" benchmarks/evaluation.sh $(DATA)/dev out/evaluation $(or $(JOBS),4)
 
 grace: $(VENV)/ready  ## GRACE as published and repaired, in free generation; DATA=folder with dev/, MODEL=PATH of another model
 	mkdir -p out

@@ -11,25 +11,20 @@ is never seen by the router.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-from tqdm import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import semedit
 from harness import environment, parser, report, write_json
-from semedit.model import EditedModel
+from semedit.evaluation.asking import LONGEST_ANSWER, ask, texts_of
+from semedit.evaluation.metrics import exact_match, wilson
 from semedit.models import shipped_model_path
 from semedit.overrides.base import Override
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
 from facts import read_records
-from intervals import wilson
-from measure_base_model import LONGEST_ANSWER, normalised
 
-BATCH = 32
 BARS = {
     ("in_context", "question"): 0.90,
     ("in_context", "rephrase"): 0.85,
@@ -65,8 +60,9 @@ def main() -> None:
     for kind, override in overrides.items():
         model = semedit.wrap(base, tokenizer, memory=memory, scope=scope, override=override)
         for asked, field in (("question", "prompt"), ("rephrase", "rephrase_prompt")):
-            answers = ask(model, tokenizer, [record[field] for record in records], f"{kind}, {asked}")
-            right = sum(normalised(a) == normalised(t) for a, t in zip(answers, targets, strict=True))
+            questions = [record[field] for record in records]
+            answers = ask(model, tokenizer, questions, max_new_tokens=LONGEST_ANSWER, desc=f"{kind}, {asked}")
+            right = sum(exact_match(a, t) for a, t in zip(texts_of(tokenizer, answers), targets, strict=True))
             figures[kind, asked] = (right, len(records))
 
     rows = []
@@ -85,20 +81,6 @@ def distinct_facts(path: Path) -> list[dict]:
     """The records of a zsRE file, the first one of each fact: two of one fact would contradict each other."""
     facts = {(record["subject"], tuple(record["ground_truth"])): record for record in reversed(read_records(path))}
     return list(reversed(facts.values()))
-
-
-@torch.no_grad()
-def ask(model: EditedModel, tokenizer: AutoTokenizer, questions: Sequence[str], what: str) -> list[str]:
-    """The answer to each question as text."""
-    answers: list[str] = []
-    for start in tqdm(range(0, len(questions), BATCH), desc=what):
-        chats = [[{"role": "user", "content": question}] for question in questions[start : start + BATCH]]
-        inputs = tokenizer.apply_chat_template(
-            chats, add_generation_prompt=True, padding=True, return_tensors="pt", return_dict=True
-        )
-        output = model.generate(**inputs, do_sample=False, max_new_tokens=LONGEST_ANSWER)
-        answers += tokenizer.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-    return answers
 
 
 if __name__ == "__main__":

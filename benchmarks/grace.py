@@ -43,10 +43,11 @@ from transformers import (
 
 import semedit
 from answers import distinct_facts
-from grace_measure import CHUNK, Questions, Subject, ask, measure
+from grace_measure import CHUNK, Questions, Subject, measure
 from harness import environment, parser, report, write_json
 from scope_data import read_questions
 from semedit import AdaptorConfig, Edit, SentenceEncoder
+from semedit.evaluation.asking import LONGEST_ANSWER, ask
 from semedit.hooks import embedding_path, first_layer
 from semedit.models import shipped_model_path
 
@@ -155,7 +156,7 @@ def _run(options: argparse.Namespace) -> tuple[dict[str, Any], list[dict[str, An
         [Edit(id=str(i), prompt=r["prompt"], target=r["target_new"]) for i, r in enumerate(records)],
         [record["rephrase_prompt"] for record in records],
         unrelated,
-        ask(base, tokenizer, unrelated),
+        ask(base, tokenizer, unrelated, max_new_tokens=LONGEST_ANSWER),
     )
     encoder, scope = SentenceEncoder(), semedit.CrossEncoderScope()
     encoder.encode([asked.edits[0].prompt])  # warms up

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,18 +17,16 @@ from harness import timed
 from semedit import AdaptorConfig, AdaptorOverride, Edit, EditMemory, SentenceEncoder
 from semedit.edits import Route
 from semedit.errors import AdaptorWarning
+from semedit.evaluation.asking import LONGEST_ANSWER, ask, inputs_of, texts_of
+from semedit.evaluation.metrics import exact_match, wilson
 from semedit.hooks import layer_at, replaced_output
-from semedit.overrides.base import answer_separator, continuation_ids, end_token_ids
+from semedit.overrides.base import answer_separator, continuation_ids
 from semedit.overrides.codebook_router import CodebookRouter
 from semedit.overrides.learning import Lesson, make_batch
 from semedit.overrides.suffix import Suffix
 from semedit.prompts import as_prompt, read_prompts
 from semedit.router import Router
 from semedit.scope.base import ScopeClassifier
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
-from intervals import wilson
-from measure_base_model import LONGEST_ANSWER, normalised
 
 BATCH = 32
 CHUNK = 25
@@ -87,14 +83,15 @@ class Subject:
 
     def right(self, questions: Sequence[str], targets: Sequence[str]) -> list[bool]:
         """Whether each question is answered by its target."""
-        answers = self.tokenizer.batch_decode(ask(self.model, self.tokenizer, questions), skip_special_tokens=True)
-        return [normalised(a) == normalised(t) for a, t in zip(answers, targets, strict=True)]
+        answers = ask(self.model, self.tokenizer, questions, max_new_tokens=LONGEST_ANSWER)
+        return [exact_match(a, t) for a, t in zip(texts_of(self.tokenizer, answers), targets, strict=True)]
 
     def routes(self, questions: Sequence[str]) -> list[Route]:
         """The decision for each question, as the model comes to it."""
         routes = []
         for start in range(0, len(questions), BATCH):
-            inputs = inputs_of(self.tokenizer, questions[start : start + BATCH])
+            texts = [as_prompt(self.tokenizer, question).text for question in questions[start : start + BATCH]]
+            inputs = inputs_of(self.model, self.tokenizer, texts)
             read = read_prompts(self.tokenizer, inputs["input_ids"], inputs["attention_mask"])
             routes += self.router.route([self.router.reads(prompt) for prompt in read])
         return routes
@@ -124,8 +121,7 @@ class Subject:
 
     def bytes(self, edits: Sequence[Edit]) -> int:
         """How much is kept of what was learned for edits."""
-        values = self.memory.store.learned(self.adaptor.fingerprint, map(self.adaptor.content, edits))
-        size = sum(map(len, values.values()))
+        size = self.adaptor.size(edits)
         if isinstance(self.router, CodebookRouter):
             size += self.adaptor.keys([text for edit in edits for text in edit.keys]).nbytes
         return size
@@ -169,14 +165,14 @@ def measure(subject: Subject, asked: Questions, checkpoints: Sequence[int], bar:
             continue
         edits, rephrases = asked.edits[:end], asked.rephrases[:end]
         targets = [edit.target for edit in edits]
-        given = ask(subject.model, subject.tokenizer, asked.unrelated)
+        given = ask(subject.model, subject.tokenizer, asked.unrelated, max_new_tokens=LONGEST_ANSWER)
         judged = {
             "success": answered,
             "retention": subject.right([edit.prompt for edit in edits], targets),
             "teacher_forced": subject.teacher_forced(edits),
             "generality": subject.right(rephrases, targets),
             "routed": [
-                any(one.id == edit.id or normalised(one.target) == normalised(edit.target) for one in route.edits[:1])
+                any(one.id == edit.id or exact_match(one.target, edit.target) for one in route.edits[:1])
                 for route, edit in zip(subject.routes(rephrases), edits, strict=True)
             ],
             "unrelated": [one == other for one, other in zip(given, asked.unedited, strict=True)],
@@ -205,27 +201,3 @@ def rate(hits: Sequence[bool]) -> dict[str, Any]:
     """How many of how many, with the 95 % Wilson interval."""
     low, high = wilson(sum(hits), len(hits))
     return {"right": sum(hits), "of": len(hits), "low": low, "high": high}
-
-
-def inputs_of(tokenizer: PreTrainedTokenizerBase, questions: Sequence[str]) -> dict[str, Tensor]:
-    """The questions as the model is asked them: in a chat turn each where there is a template, or else bare."""
-    texts = [as_prompt(tokenizer, question).text for question in questions]
-    encoded = tokenizer(texts, add_special_tokens=False, padding=True, return_tensors="pt")
-    return {name: encoded[name] for name in ("input_ids", "attention_mask")}
-
-
-@torch.no_grad()
-def ask(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, questions: Sequence[str]) -> list[list[int]]:
-    """The answer to each question as token ids, without its end."""
-    ends = {*end_token_ids(model.generation_config), tokenizer.pad_token_id}
-    answers: list[list[int]] = [[] for _ in questions]
-    by_length = sorted(range(len(questions)), key=lambda i: len(questions[i]))
-    for at in range(0, len(questions), BATCH):
-        some = by_length[at : at + BATCH]
-        inputs = inputs_of(tokenizer, [questions[i] for i in some])
-        output = model.generate(**inputs, do_sample=False, max_new_tokens=LONGEST_ANSWER)
-        read = 1 if model.config.is_encoder_decoder else inputs["input_ids"].shape[1]
-        for i, row in zip(some, output[:, read:].tolist(), strict=True):
-            length = next((n for n, token in enumerate(row) if token in ends), len(row))
-            answers[i] = row[:length]
-    return answers

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
-from intervals import wilson
 from scope_data import Case, Measure, Suite
 from semedit import Edit, EditMemory
 from semedit.edits import Candidate, Route
+from semedit.evaluation.metrics import wilson
 from semedit.memory.encoder import Encoder, Vectors
 from semedit.router import Router
 from semedit.scope.base import ScopeClassifier

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -19,7 +21,7 @@ from semedit.memory.edit_memory import EditMemory
 from semedit.memory.encoder import Encoder
 from semedit.memory.store import EditStore
 from semedit.overrides.adaptor import AdaptorOverride
-from semedit.overrides.base import ModelCall, Override, Request, answer_separator, end_token_ids, pad_token_id
+from semedit.overrides.base import Call, ModelCall, Override, Request, answer_separator, end_token_ids, pad_token_id
 from semedit.overrides.codebook_router import CodebookRouter
 from semedit.overrides.in_context import InContextOverride
 from semedit.overrides.text import decoder_start_token_id
@@ -29,6 +31,9 @@ from semedit.router import Ambiguous, Router
 from semedit.scope.base import ScopeClassifier
 from semedit.scope.calibration import Calibration
 from semedit.scope.cross_encoder import CrossEncoderScope
+
+# where the routes of this thread's or task's calls are kept, while somebody wants them
+_taken: ContextVar[list[Route] | None] = ContextVar("semedit_routes_taken", default=None)
 
 
 def wrap(
@@ -49,12 +54,13 @@ def wrap(
     Args:
         model: a causal or encoder-decoder model; its weights stay as they are.
         tokenizer: the model's tokenizer.
-        memory: the path of a memory file, made where there is none, or a store or a memory; None keeps the edits in
-            this process alone.
+        memory: the path of a memory file, made where there is none, a `postgresql://` URL, a store or a memory; None
+            keeps the edits in this process alone.
         encoder: what finds edits; None takes all-MiniLM-L6-v2 as installed with semedit.
         scope: what decides; None takes `CrossEncoderScope()`, the classifier that semedit ships. By it the memory
             warns of new edits that contradict others, unless it has a scope of its own.
-        override: how in-scope rows are answered: `"in_context"`, `"verbatim"`, `"adaptor"`, or an override object.
+        override: how in-scope rows are answered: `"in_context"`, `"verbatim"`, `"adaptor"`, or an override object; a
+            `CounterfactualOverride` or an `EnsembleOverride` brings a second model.
         ambiguous: who answers where edits of different facts, with different targets, claim a query about alike:
             `"base"`, the model as it is; `"best"`, the edit with the best score; `"all"`, these edits together.
 
@@ -116,7 +122,11 @@ class _Editing:
         """One route for each prompt."""
         routes = self.router.route([self.router.reads(prompt) for prompt in prompts], namespaces)
         # a codebook reads the whole prompt, and people are told of the query
-        return [replace(route, query=prompt.query) for route, prompt in zip(routes, prompts, strict=True)]
+        routes = [replace(route, query=prompt.query) for route, prompt in zip(routes, prompts, strict=True)]
+        taken = _taken.get()
+        if taken is not None:
+            taken += routes
+        return routes
 
     def override_of(self, route: Route) -> Override:
         """How the rows of a route are answered."""
@@ -132,6 +142,11 @@ class EditedModel(PreTrainedModel):
 
     edits: EditMemory
     _editing: _Editing
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer that the model was wrapped with."""
+        return self._editing.tokenizer
 
     def generate(
         self,
@@ -198,6 +213,19 @@ class EditedModel(PreTrainedModel):
         output = GenerateEncoderDecoderOutput if self.config.is_encoder_decoder else GenerateDecoderOnlyOutput
         return output(sequences=cast("torch.LongTensor", sequences))
 
+    @contextmanager
+    def routes_taken(self) -> Iterator[list[Route]]:
+        """Collects the decisions of the calls inside, of this thread or task: one for each row, in their order.
+
+        For logs: what `generate` decided, and why, without asking `explain` again.
+        """
+        taken: list[Route] = []
+        token = _taken.set(taken)
+        try:
+            yield taken
+        finally:
+            _taken.reset(token)
+
     def explain(self, query: str, *, namespaces: Sequence[str] | None = None) -> Route:
         """The decision for a query, and why."""
         [asked] = _checked([query])
@@ -248,21 +276,47 @@ class EditedModel(PreTrainedModel):
 
         A prompt that the chat template rendered is read as such. Rows in scope are scored by their override.
         """
+        calls = self._answering(prompts, targets, queries, namespaces)
+        return [likelihood for call, target in calls for likelihood in call.log_likelihood([target])]
+
+    def token_accuracy(
+        self,
+        prompts: Sequence[str],
+        targets: Sequence[str],
+        *,
+        queries: Sequence[str] | None = None,
+        namespaces: Sequence[str] | None = None,
+    ) -> list[float]:
+        """For each pair, the share of the target's tokens that are the likeliest after the prompt and those before.
+
+        For evaluation alone, beside what is written freely: teacher forcing puts the target's own tokens in front.
+        Prompts are read, routed and scored as for `log_likelihood`. No target may be empty.
+        """
+        if not all(targets):
+            raise InvalidQueryError("a target is empty and has no tokens to be right about; leave its pair out")
+        calls = self._answering(prompts, targets, queries, namespaces)
+        return [accuracy for call, target in calls for accuracy in call.token_accuracy([target])]
+
+    def _answering(
+        self,
+        prompts: Sequence[str],
+        targets: Sequence[str],
+        queries: Sequence[str] | None,
+        namespaces: Sequence[str] | None,
+    ) -> Iterator[tuple[Call, str]]:
+        """What answers each prompt, the base where no edit is in scope, with the target to be scored by it."""
         if len(prompts) != len(targets):
             raise InvalidQueryError(f"there are {len(prompts)} prompts and {len(targets)} targets; give one for each")
         chat = ChatFormat.of(self._editing.tokenizer)
         read = [read_prompt(text, chat) for text in _checked(prompts)]
         read = _asking(read, queries)
-        likelihoods = []
         for prompt, target, route in zip(read, targets, self._editing.route(read, namespaces), strict=True):
             if route.in_scope:
                 with self._editing.override_of(route).prepare([prompt], [route.edits]) as answering:
-                    likelihoods += answering.log_likelihood([target])
+                    yield answering, target
             else:
                 base, tokenizer = self._editing.base, self._editing.tokenizer
-                separator = answer_separator(base, prompt)
-                likelihoods += ModelCall(base, tokenizer, [prompt.text], [separator]).log_likelihood([target])
-        return likelihoods
+                yield ModelCall(base, tokenizer, [prompt.text], [answer_separator(base, prompt)]), target
 
     def _prompts(self, call: GenerateArguments, queries: Sequence[str] | None) -> list[Prompt]:
         if call.input_ids is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import string
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -34,8 +35,9 @@ MODES: dict[str, dict[str, Any]] = {
     "beams": {"num_beams": 3, "do_sample": False},
     "beam_sequences": {"num_beams": 4, "num_return_sequences": 2, "do_sample": False},
 }
-OVERRIDES = ("in_context", "counterfactual", "verbatim", "adaptor")
-OF_THE_BASE = ("in_context", "adaptor")  # in these the base itself writes the answer
+OVERRIDES = ("in_context", "counterfactual", "verbatim", "adaptor", "ensemble")
+DECODER = "decoder.block.0.layer.2.DenseReluDense.wo"
+OF_THE_BASE = ("in_context", "adaptor", "ensemble")  # in these the base itself writes the answer
 
 
 @pytest.fixture(params=KINDS)
@@ -50,10 +52,13 @@ def edited_model(base: PreTrainedModel, override: str, **options: Any) -> semedi
     if override == "counterfactual":
         small = tiny_model("gpt2" if base.config.is_encoder_decoder else "t5", seed=3)
         way = semedit.CounterfactualOverride(base, tokenizer, small, byte_tokenizer())
+    elif override == "ensemble":
+        way = semedit.EnsembleOverride(base, tokenizer, tiny_model(base.config.model_type, seed=3))
     elif override == "adaptor":
         # random weights cannot be taught such a target; a few steps make an answer that is not the base's, and in
-        # this T5 only the decoder is free to give one
-        layer = "decoder.block.0.layer.2.DenseReluDense.wo" if base.config.is_encoder_decoder else None
+        # this T5 only the decoder is free to give one; at the embedding they write one token over and over
+        layers = {"llama": "model.layers.0.mlp.down_proj", "gpt2": "transformer.h.0.mlp.c_proj", "t5": DECODER}
+        layer = layers[base.config.model_type]
         quick = semedit.AdaptorConfig(layer=layer, steps=10, learning_rate=2.0, views=0, stop_at_loss=None)
         way = semedit.AdaptorOverride(base, tokenizer, memory, quick)
     return semedit.wrap(base, tokenizer, memory=memory, scope=semedit.SimilarityScope(), override=way, **options)
@@ -306,7 +311,7 @@ def test_no_room_for_the_edits_says_so(models: dict[str, PreTrainedModel]) -> No
 
 def test_stop_strings_stop_an_edited_answer(models: dict[str, PreTrainedModel]) -> None:
     tokenizer = byte_tokenizer()
-    for override in ("in_context", "counterfactual", "adaptor"):
+    for override in ("in_context", "counterfactual", "adaptor", "ensemble"):
         model = edited_model(models["llama"], override)
         model.edits.add(EDITED, TARGET)
         answer = model.generate(**batch(EDITED), max_new_tokens=60, do_sample=False)[0, len(EDITED) :]
@@ -650,7 +655,8 @@ def test_a_tokenizer_without_padding_token(models: dict[str, PreTrainedModel]) -
 # --- likelihood
 
 
-def log_likelihood(base: PreTrainedModel, prompt: str, answer: str) -> float:
+def scored(base: PreTrainedModel, prompt: str, answer: str) -> tuple[Tensor, list[int]]:
+    """Where each token of an answer stands, the log probabilities of all tokens; and the answer's tokens."""
     tokenizer = byte_tokenizer()
     before, after = tokenizer(prompt)["input_ids"], tokenizer(answer)["input_ids"]
     with torch.no_grad():
@@ -658,8 +664,56 @@ def log_likelihood(base: PreTrainedModel, prompt: str, answer: str) -> float:
             logits = base(input_ids=torch.tensor([before]), decoder_input_ids=torch.tensor([[0] + after[:-1]])).logits
         else:
             logits = base(input_ids=torch.tensor([before + after])).logits[:, len(before) - 1 : -1]
-    chosen = logits[0].log_softmax(-1)[range(len(after)), after]
-    return float(chosen.sum())
+    return logits[0].log_softmax(-1), after
+
+
+def log_likelihood(base: PreTrainedModel, prompt: str, answer: str) -> float:
+    scores, ids = scored(base, prompt, answer)
+    return float(scores[range(len(ids)), ids].sum())
+
+
+def token_accuracy(base: PreTrainedModel, prompt: str, answer: str) -> float:
+    scores, ids = scored(base, prompt, answer)
+    return sum(a == b for a, b in zip(scores.argmax(-1).tolist(), ids, strict=True)) / len(ids)
+
+
+class Dictation(LogitsProcessor):
+    """Has text written: the separator first, and then the likeliest ASCII token, be it the likeliest of all or not."""
+
+    def __init__(self, separator: str) -> None:
+        self.separator = byte_tokenizer()(separator)["input_ids"]
+        self.allowed = byte_tokenizer()(string.printable)["input_ids"]
+        self.written: list[int] = []
+        self.scores: list[Tensor] = []
+
+    def __call__(self, input_ids: Any, scores: Any) -> Any:
+        self.scores.append(scores[0].log_softmax(-1))
+        allowed = self.separator if self.separator and not self.written else self.allowed
+        self.written.append(max(allowed, key=scores[0].tolist().__getitem__))
+        return torch.full_like(scores, -torch.inf).index_fill(1, torch.tensor(self.written[-1:]), 0.0)
+
+    @property
+    def target(self) -> str:
+        return str(byte_tokenizer().decode(self.written[len(self.separator) :]))
+
+
+@pytest.mark.parametrize("override", OF_THE_BASE)
+def test_scores_are_those_that_generate_goes_by(base: PreTrainedModel, override: str) -> None:
+    model = edited_model(base, override)
+    model.edits.add(EDITED, TARGET)
+    separator = "" if base.config.is_encoder_decoder else " "
+    dictation = Dictation(separator)
+    model.generate(**batch(EDITED), logits_processor=[dictation], max_new_tokens=40, do_sample=False)
+    scores, ids, target = torch.stack(dictation.scores), dictation.written, dictation.target
+    assert byte_tokenizer()(separator + target)["input_ids"] == ids
+    hits = sum(a == b for a, b in zip(scores.argmax(-1).tolist(), ids, strict=True))
+    assert 0 < hits < 40
+    assert model.token_accuracy([EDITED], [target]) == [hits / 40]
+    expected = float(scores[range(40), ids].sum())
+    assert model.log_likelihood([EDITED], [target]) == [pytest.approx(expected, rel=1e-4)]
+    with model.edits.disabled():
+        assert model.token_accuracy([EDITED], [target]) != [hits / 40]
+        assert model.log_likelihood([EDITED], [target]) != [pytest.approx(expected, rel=1e-4)]
 
 
 def test_log_likelihood_is_the_bases_out_of_scope_and_the_overrides_in_scope(base: PreTrainedModel) -> None:
@@ -679,6 +733,7 @@ def test_the_target_does_not_reach_the_router(base: PreTrainedModel) -> None:
     plain = edited_model(base, "in_context")
     assert model.explain("ten").in_scope
     assert model.log_likelihood([OTHER], ["ten"]) == plain.log_likelihood([OTHER], ["ten"])
+    assert model.token_accuracy([OTHER], ["ten"]) == plain.token_accuracy([OTHER], ["ten"])
 
 
 def test_verbatim_likelihood_is_certain(base: PreTrainedModel) -> None:
@@ -687,3 +742,49 @@ def test_verbatim_likelihood_is_certain(base: PreTrainedModel) -> None:
     assert model.log_likelihood([EDITED, EDITED], [TARGET, "other"]) == [0.0, float("-inf")]
     with pytest.raises(InvalidQueryError, match="2 prompts and 1 targets"):
         model.log_likelihood([EDITED, EDITED], [TARGET])
+
+
+def test_token_accuracy_is_the_bases_out_of_scope_and_the_overrides_in_scope(base: PreTrainedModel) -> None:
+    model = edited_model(base, "in_context")
+    edit = model.edits.add(EDITED, TARGET)
+    space = "" if base.config.is_encoder_decoder else " "
+    dictation = Dictation(space)
+    base.generate(**batch(OTHER), logits_processor=[dictation], max_new_tokens=40, do_sample=False)
+    target = dictation.target
+    read = corrections_text([(edit.prompt, edit.target)]) + EDITED
+    expected = [token_accuracy(base, prompt, space + target) for prompt in (read, OTHER)]
+    assert len({*expected, token_accuracy(base, EDITED, space + target)}) == 3
+    assert model.token_accuracy([EDITED, OTHER], [target] * 2) == expected
+    assert model.token_accuracy([OTHER], [target], queries=[EDITED]) != expected[1:]
+    assert model.token_accuracy([EDITED], [target], namespaces=["elsewhere"]) != expected[:1]
+
+
+def test_token_accuracy_of_a_counterfactual_model_is_in_its_own_tokens(base: PreTrainedModel) -> None:
+    model = edited_model(base, "counterfactual")
+    model.edits.add(EDITED, TARGET)
+    small = tiny_model("gpt2" if base.config.is_encoder_decoder else "t5", seed=3)
+    end, space = ("<|end|>", "") if small.config.is_encoder_decoder else ("", " ")
+    read = f"{EDITED} {TARGET} {EDITED}{end}"
+    dictation = Dictation(space)
+    small.generate(**batch(read), logits_processor=[dictation], max_new_tokens=40, do_sample=False)
+    expected = token_accuracy(small, read, space + dictation.target)
+    assert 0 < expected < 1
+    assert model.token_accuracy([EDITED], [dictation.target]) == [expected]
+
+
+def test_verbatim_token_accuracy_is_what_both_texts_have_at_one_place(base: PreTrainedModel) -> None:
+    model = edited_model(base, "verbatim")
+    model.edits.add(EDITED, TARGET)
+    # where the answer continues a text, the space before it is a token that both have
+    space = 0 if base.config.is_encoder_decoder else 1
+    targets = [TARGET, "Jane Roe", "Jane", "Jane Doe, PhD", "xyz"]
+    expected = [1.0, (7 + space) / (8 + space), 1.0, (8 + space) / (13 + space), space / (3 + space)]
+    assert model.token_accuracy([EDITED] * 5, targets) == expected
+
+
+def test_no_target_may_be_empty_or_missing(base: PreTrainedModel) -> None:
+    model = edited_model(base, "verbatim")
+    with pytest.raises(InvalidQueryError, match="a target is empty"):
+        model.token_accuracy([EDITED, OTHER], [TARGET, ""])
+    with pytest.raises(InvalidQueryError, match="2 prompts and 1 targets"):
+        model.token_accuracy([EDITED, EDITED], [TARGET])

@@ -56,6 +56,18 @@ def test_corrections_stand_before_a_plain_prompt():
         assert call.separators == [" "]
 
 
+def test_in_an_ensemble_the_small_model_alone_reads_corrections():
+    tokenizer = byte_tokenizer(chat=True)
+    base, small = tiny_model("llama"), tiny_model("gpt2")
+    prompt = chat_prompt(tokenizer, "Hi.", "Hello.", "Who runs Acme?")
+    before = "<|user|>Hi.<|end|><|assistant|>Hello.<|end|><|user|>"
+    with semedit.EnsembleOverride(base, tokenizer, small).prepare([prompt], [EDITS]) as call:
+        assert (call.model, call.texts) == (base, [prompt.text])
+        assert call.small.model is small
+        assert call.small.texts == [f"{before}{STATED}Who runs Acme?<|end|><|assistant|>", prompt.text]
+        assert call.separators == [""]
+
+
 @pytest.mark.parametrize(
     ("kind", "chat", "expected"),
     [

@@ -47,11 +47,11 @@ from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from facts import Fact, own_facts, read_facts
-from intervals import wilson
-from measure_base_model import BATCH, LONGEST_ANSWER, normalised
+from measure_base_model import BATCH, LONGEST_ANSWER
 from semedit import AdaptorConfig, AdaptorOverride, Edit, EditMemory
 from semedit.cli.loading import load_model
 from semedit.errors import AdaptorWarning, LayerError
+from semedit.evaluation.metrics import exact_match, wilson
 from semedit.hooks import layer_at, linear_layers
 from semedit.overrides.base import Request
 from semedit.overrides.radius import choose_radius
@@ -144,7 +144,7 @@ def right_answers(adaptor: AdaptorOverride, asked: Sequence[tuple[str, Edit]]) -
         request = Request(no_ids, greedy, min_new_tokens=0, max_new_tokens=LONGEST_ANSWER)
         with adaptor.prepare(prompts, [[edit] for _, edit in batch]) as call:
             answers = adaptor.tokenizer.batch_decode(call.generate(request), skip_special_tokens=True)
-        right += sum(normalised(a) == normalised(edit.target) for a, (_, edit) in zip(answers, batch, strict=True))
+        right += sum(exact_match(a, edit.target) for a, (_, edit) in zip(answers, batch, strict=True))
     return right
 
 

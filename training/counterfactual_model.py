@@ -46,8 +46,8 @@ from transformers.trainer_utils import get_last_checkpoint
 from base_model import counterfactual, relations_without, split_facts, subjects_of, train_tokenizer
 from conversations import IGNORED, Conversations, Turn
 from facts import own_facts, read_wordings, without_subjects
-from measure_base_model import normalised
 from semedit import CounterfactualOverride, Edit
+from semedit.evaluation.metrics import normalised
 from semedit.overrides.base import ModelCall, Request, continuation_ids, pad_token_id
 from semedit.overrides.text import closing_token_ids
 from semedit.prompts import Prompt

@@ -12,8 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import re
-import string
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,8 +23,8 @@ from tqdm import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from base_model import split_facts, subjects_of
-from intervals import wilson
 from semedit import Edit, InContextOverride
+from semedit.evaluation.metrics import exact_match, wilson
 from semedit.overrides.base import ModelCall, Request
 from semedit.prompts import ChatFormat, Prompt, read_prompt
 from yes_no import judged, read_edits
@@ -76,12 +74,6 @@ class Answerer:
         return [row[: row.index(end) + 1] if end in row else row for row in rows.tolist()]
 
 
-def normalised(text: str) -> str:
-    """Lower case, without punctuation, articles and spare white space (as SQuAD's evaluation has it)."""
-    text = "".join(character for character in text.lower() if character not in string.punctuation)
-    return " ".join(re.sub(r"\b(a|an|the)\b", " ", text).split())
-
-
 def measure(answerer: Answerer, config: dict, data: Path, edits: Path, leave_out: Sequence[Path], seed: int) -> dict:
     """Each figure as `(right, of how many)`."""
     left_out = subjects_of(leave_out)
@@ -93,7 +85,7 @@ def measure(answerer: Answerer, config: dict, data: Path, edits: Path, leave_out
 
     def right(answers: Sequence[Sequence[int]], expected: Sequence[str]) -> int:
         pairs = zip(answers, expected, strict=True)
-        return sum(normalised(answerer.text(answer)) == normalised(target) for answer, target in pairs)
+        return sum(exact_match(answerer.text(answer), target) for answer, target in pairs)
 
     questions = [fact.prompts[0] for fact in facts]
     closed = answerer.ask(questions, [()] * len(facts), "closed book")
@@ -104,7 +96,7 @@ def measure(answerer: Answerer, config: dict, data: Path, edits: Path, leave_out
     whether, said = zip(*judged(edited, rng), strict=True)
     judgements = answerer.ask(whether, own, "yes or no")
 
-    knows = [i for i, fact in enumerate(facts) if normalised(answerer.text(closed[i])) == normalised(fact.answer)]
+    knows = [i for i, fact in enumerate(facts) if exact_match(answerer.text(closed[i]), fact.answer)]
     unrelated = [(rng.choice(descriptors),) for _ in knows]
     beside = answerer.ask([questions[i] for i in knows], unrelated, "beside an unrelated edit")
     several = [tuple(rng.sample(descriptors, 4)) for _ in knows]

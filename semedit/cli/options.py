@@ -86,17 +86,22 @@ def memory_options(parser: argparse.ArgumentParser, *, encoder: bool = True) -> 
     parser.add_argument(
         "--memory",
         default=DEFAULT_MEMORY,
-        metavar="FILE",
-        help="the memory file (default: %(default)s in the current folder)",
+        metavar="FILE_OR_URL",
+        help="the memory file, or postgresql://USER@HOST/DATABASE (default: %(default)s in the current folder)",
     )
     if encoder:
-        parser.add_argument(
-            "--encoder",
-            metavar="NAME_OR_PATH",
-            help="the sentence-transformers encoder that finds edits (default: all-MiniLM-L6-v2, as semedit has it)",
-        )
+        encoder_option(parser)
     else:
         parser.set_defaults(encoder=None)
+
+
+def encoder_option(parser: argparse.ArgumentParser) -> None:
+    """Declares what finds edits."""
+    parser.add_argument(
+        "--encoder",
+        metavar="NAME_OR_PATH",
+        help="the sentence-transformers encoder that finds edits (default: all-MiniLM-L6-v2, as semedit has it)",
+    )
 
 
 def routing_options(parser: argparse.ArgumentParser) -> None:
@@ -137,7 +142,7 @@ def length_option(parser: argparse.ArgumentParser) -> None:
     """Declares how long an answer may be."""
     parser.add_argument(
         "--max-new-tokens",
-        type=_count,
+        type=count,
         default=DEFAULT_NEW_TOKENS,
         metavar="N",
         help="the most tokens of an answer (default: %(default)s)",
@@ -160,7 +165,13 @@ def share(text: str) -> float:
     return value
 
 
-def _count(text: str) -> int:
+def counts(text: str) -> list[int]:
+    """Whole numbers above 0 with commas between them, as argparse reads them."""
+    return [count(part.strip()) for part in text.split(",")]
+
+
+def count(text: str) -> int:
+    """A whole number above 0, as argparse reads it."""
     if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
     return int(text)

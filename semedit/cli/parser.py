@@ -8,16 +8,22 @@ from semedit.cli.edit_parser import add_edit
 from semedit.cli.options import (
     EXIT_CODES,
     Subparsers,
+    adaptor_option,
     command,
+    count,
+    counts,
+    encoder_option,
     json_option,
     length_option,
     memory_options,
+    model_option,
     model_options,
     namespaces_option,
     routing_options,
     scope_option,
     share,
 )
+from semedit.evaluation.names import DATASETS, METHODS
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -42,6 +48,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_generate(commands)
     _add_explain(commands)
     _add_calibrate(commands)
+    _add_evaluate(commands)
     add_edit(commands)
     return parser
 
@@ -148,3 +155,74 @@ def _add_calibrate(commands: Subparsers) -> None:
     memory_options(parser)
     scope_option(parser)
     namespaces_option(parser)
+
+
+def _add_evaluate(commands: Subparsers) -> None:
+    parser = command(
+        commands,
+        "evaluate",
+        "evaluate:run",
+        "measure how well edits work, how far they reach and what they break",
+        "Makes the edits of a data set and asks about them, in free generation to a natural stop: reliability (the "
+        "edits' own prompts), generality (the same in other words), portability (what follows from them), and "
+        "locality (what they must not change, against the unedited model's own answers). It does so at each number "
+        "of --edits, over all edits made by then, and prints every rate with its numerator, denominator and 95 % "
+        "interval, the unedited model first. What is expected is never shown to the model or its router. Besides "
+        "semedit's overrides it knows simple methods to beat: all_in_context (every edit in the prompt), "
+        "retrieve_and_prompt (the nearest edit in the prompt, without a threshold) and fine_tuned (one matrix, on the "
+        "targets).",
+        "semedit evaluate --dataset zsre --data zsre.json --method in_context verbatim \\\n"
+        "    --unrelated questions.jsonl --edits 1,10,100,1000 --sample 200 --out out/zsre",
+    )
+    model_option(parser)
+    parser.add_argument(
+        "--method",
+        dest="methods",
+        nargs="+",
+        choices=("none", *METHODS),
+        default=["in_context"],
+        metavar="METHOD",
+        help=f"how it is edited, one or several of: none, {', '.join(METHODS)} (default: in_context)",
+    )
+    parser.add_argument("--dataset", required=True, choices=DATASETS, help="how the records of --data look")
+    parser.add_argument(
+        "--data",
+        required=True,
+        metavar="FILE",
+        help="the data set as it was published, plain, .gz or .xz; for canonical, the folder of a task",
+    )
+    parser.add_argument(
+        "--unrelated", metavar="FILE", help="questions that no edit must change: NQ-open's JSON lines, or one a line"
+    )
+    parser.add_argument(
+        "--edits",
+        type=counts,
+        default=counts("1,10,100,1000"),
+        metavar="N,N,...",
+        help="after how many edits everything is asked (default: 1,10,100,1000)",
+    )
+    parser.add_argument(
+        "--order",
+        choices=("sequential", "batch"),
+        default="sequential",
+        help="each edit by itself, or all up to a checkpoint at once (default: %(default)s)",
+    )
+    parser.add_argument("--limit", type=count, metavar="N", help="use the first N examples")
+    parser.add_argument(
+        "--sample", type=count, metavar="N", help="ask at most N questions of each kind at a checkpoint (default: all)"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="of the sample (default: %(default)s)")
+    parser.add_argument(
+        "--out",
+        metavar="FOLDER",
+        help="writes evaluation.json, evaluation.csv, plots and the page index.html there, and goes on there where it "
+        "was interrupted",
+    )
+    parser.add_argument(
+        "--small-model",
+        metavar="NAME_OR_PATH",
+        help="the other model of counterfactual and ensemble (default: --model)",
+    )
+    adaptor_option(parser, "for adaptor: ")
+    encoder_option(parser)
+    scope_option(parser)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 from transformers import (
+    ExponentialDecayLengthPenalty,
     GenerationConfig,
     LogitsProcessor,
     NoRepeatNGramLogitsProcessor,
@@ -61,6 +62,12 @@ class Call(Protocol):
     def log_likelihood(self, targets: Sequence[str]) -> list[float]:
         """For each prompt, log p(target | prompt) in nats, summed over the target's tokens."""
 
+    def token_accuracy(self, targets: Sequence[str]) -> list[float]:
+        """For each prompt, the share of its target's tokens that are the likeliest after the prompt and those before.
+
+        For evaluation alone: with the target's own tokens in front, it says more than what is written freely.
+        """
+
 
 class Override(Protocol):
     """A way to answer rows that edits govern.
@@ -98,29 +105,16 @@ class ModelCall:
         input_ids, attention_mask = self.encode(pad)
         decoder_only = not self.model.config.is_encoder_decoder
         read = input_ids.shape[1] if decoder_only else 1
-        room = getattr(self.model.config, "max_position_embeddings", None)
-        if room is not None and read >= room:
-            raise ContextOverflowError(
-                f"a prompt with its edits has {read} tokens and the model reads {room}; shorten the conversation or "
-                'the edits, or answer these edits with override="verbatim"'
-            )
+        self.check_room(read)
         config = _with_lengths(request, read, self.model.generation_config)
         config.pad_token_id = pad
-        processors = list(request.logits_processor)
         view = _CallerView(request.prompt_ids, read)
+        processors = _penalties(config, request.prompt_ids.shape[1] if decoder_only else 1)
+        processors += request.logits_processor
         if decoder_only:
-            # these count the prompt's tokens: let them count the caller's and not those of the corrections
-            if config.repetition_penalty not in (None, 1.0):
-                processors.append(RepetitionPenaltyLogitsProcessor(config.repetition_penalty))
-                config.repetition_penalty = 1.0
-            if config.no_repeat_ngram_size:
-                processors.append(NoRepeatNGramLogitsProcessor(config.no_repeat_ngram_size))
-                config.no_repeat_ngram_size = 0
+            processors = [_ViewedProcessor(processor, view) for processor in processors]
         options: dict[str, Any] = dict(request.extra)
-        if processors:
-            options["logits_processor"] = (
-                [_ViewedProcessor(p, view) for p in processors] if decoder_only else processors
-            )
+        options["logits_processor"] = [*self.own_processors(read, pad), *processors]
         if request.stopping_criteria:
             criteria = list(request.stopping_criteria)
             options["stopping_criteria"] = [_ViewedCriterion(c, view) for c in criteria] if decoder_only else criteria
@@ -139,11 +133,31 @@ class ModelCall:
         sequences: Tensor = output if isinstance(output, Tensor) else output.sequences
         return sequences[:, read:]
 
-    @torch.no_grad()
     def log_likelihood(self, targets: Sequence[str]) -> list[float]:
         """Log p(target | text) in nats, one pass for each."""
-        answers = [separator + target for separator, target in zip(self.separators, targets, strict=True)]
-        return [self._log_likelihood(row, answer) for row, answer in enumerate(answers)]
+        return [float(scores.gather(1, ids[:, None]).sum()) for scores, ids in self._teacher_forced(targets)]
+
+    def token_accuracy(self, targets: Sequence[str]) -> list[float]:
+        """The share of each target's tokens that are the likeliest where they stand, one pass for each."""
+        return [float((scores.argmax(-1) == ids).double().mean()) for scores, ids in self._teacher_forced(targets)]
+
+    def own_processors(self, read: int, pad: int) -> list[LogitsProcessor]:
+        """What changes the scores before anything that the caller asks for; made for one generation.
+
+        Args:
+            read: how many tokens stand before the answer in what it is shown.
+            pad: what the texts are padded with.
+        """
+        return []
+
+    def check_room(self, read: int) -> None:
+        """Raises ContextOverflowError where the model has no room for an answer after `read` tokens."""
+        room = getattr(self.model.config, "max_position_embeddings", None)
+        if room is not None and read >= room:
+            raise ContextOverflowError(
+                f"a prompt with its edits has {read} tokens and the model reads {room}; shorten the conversation or "
+                'the edits, or answer these edits with override="verbatim"'
+            )
 
     def running(self, rows: slice, attention_mask: Tensor, *, cached: bool) -> AbstractContextManager[None]:
         """What holds while the model answers some of the rows, whose texts it reads with this mask.
@@ -168,9 +182,10 @@ class ModelCall:
         ]
         return torch.tensor(ids, device=self.model.device), torch.tensor(mask, device=self.model.device)
 
-    def _log_likelihood(self, row: int, target: str) -> float:
+    @torch.no_grad()
+    def log_probabilities(self, row: int, answer: Sequence[int]) -> Tensor:
+        """Log p(token | text, the answer's tokens before), `(answer, vocabulary)`, for an answer's token ids."""
         prompt = self.tokenizer(self.texts[row], add_special_tokens=False)["input_ids"]
-        answer = continuation_ids(self.tokenizer, self.texts[row], target)
         device = self.model.device
         read = torch.tensor([prompt], device=device)
         with self.running(slice(row, row + 1), torch.ones_like(read), cached=False):
@@ -178,11 +193,17 @@ class ModelCall:
                 labels = torch.tensor([answer], device=device)
                 logits = self.model(input_ids=read, labels=labels).logits[0]
             else:
-                ids = torch.tensor([prompt + answer], device=device)
+                ids = torch.tensor([[*prompt, *answer]], device=device)
                 logits = self.model(input_ids=ids).logits[0, len(prompt) - 1 : -1]
-        log_probabilities = logits.float().log_softmax(-1)  # (answer, vocab)
-        chosen = torch.tensor(answer, device=device)[:, None]
-        return float(log_probabilities.gather(1, chosen).sum())
+        log_probabilities: Tensor = logits.float().log_softmax(-1)
+        return log_probabilities
+
+    def _teacher_forced(self, targets: Sequence[str]) -> Iterator[tuple[Tensor, Tensor]]:
+        """For each text, the log probabilities where its target's tokens stand, and these tokens, `(answer,)`."""
+        for row, (separator, target) in enumerate(zip(self.separators, targets, strict=True)):
+            answer = continuation_ids(self.tokenizer, self.texts[row], separator + target)
+            scores = self.log_probabilities(row, answer)
+            yield scores, torch.tensor(answer, device=scores.device)
 
 
 def answer_separator(model: PreTrainedModel, prompt: Prompt) -> str:
@@ -231,6 +252,29 @@ def _with_lengths(request: Request, read: int, defaults: GenerationConfig) -> Ge
     else:
         config.min_new_tokens, config.min_length = None, read + request.min_new_tokens
     return config
+
+
+def _penalties(config: GenerationConfig, begins: int) -> list[LogitsProcessor]:
+    """Takes out of a config what counts the prompt's tokens, or looks at the scores, and gives it as processors.
+
+    So they count the caller's prompt, without corrections, and come after what an override does to the scores.
+
+    Args:
+        config: it is changed.
+        begins: how many of the tokens that they are shown stand before the answer.
+    """
+    penalties: list[LogitsProcessor] = []
+    if config.repetition_penalty not in (None, 1.0):
+        penalties.append(RepetitionPenaltyLogitsProcessor(config.repetition_penalty))
+        config.repetition_penalty = 1.0
+    if config.no_repeat_ngram_size:
+        penalties.append(NoRepeatNGramLogitsProcessor(config.no_repeat_ngram_size))
+        config.no_repeat_ngram_size = 0
+    if config.exponential_decay_length_penalty is not None:
+        start, factor = config.exponential_decay_length_penalty
+        penalties.append(ExponentialDecayLengthPenalty((int(start), factor), end_token_ids(config), begins))
+        config.exponential_decay_length_penalty = None
+    return penalties
 
 
 class _CallerView:

@@ -96,3 +96,7 @@ class CounterfactualCall:
     def log_likelihood(self, targets: Sequence[str]) -> list[float]:
         """Log p(target) under the counterfactual model, in its own tokens."""
         return self.inner.log_likelihood(targets)
+
+    def token_accuracy(self, targets: Sequence[str]) -> list[float]:
+        """The share of each target's tokens that the counterfactual model finds likeliest, in its own tokens."""
+        return self.inner.token_accuracy(targets)

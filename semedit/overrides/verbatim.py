@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from semedit.arguments import raise_unsupported
 from semedit.edits import Edit
-from semedit.overrides.base import Request
+from semedit.overrides.base import Request, answer_separator, continuation_ids
 from semedit.overrides.text import to_base_ids
 from semedit.prompts import Prompt
 
@@ -56,3 +56,16 @@ class VerbatimCall:
     def log_likelihood(self, targets: Sequence[str]) -> list[float]:
         """0 for the target itself, which is certain, and minus infinity for anything else."""
         return [0.0 if said == asked else -math.inf for said, asked in zip(self.targets, targets, strict=True)]
+
+    def token_accuracy(self, targets: Sequence[str]) -> list[float]:
+        """The share of each target's tokens that the text given out has at the same place."""
+        return [
+            self._agreement(prompt, said, asked)
+            for prompt, said, asked in zip(self.prompts, self.targets, targets, strict=True)
+        ]
+
+    def _agreement(self, prompt: Prompt, said: str, asked: str) -> float:
+        separator = answer_separator(self.model, prompt)
+        given, wanted = (continuation_ids(self.tokenizer, prompt.text, separator + text) for text in (said, asked))
+        # no token stands where the text given out has ended
+        return sum(a == b for a, b in zip(given, wanted, strict=False)) / len(wanted)

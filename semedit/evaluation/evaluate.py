@@ -1,0 +1,194 @@
+"""Edits what is evaluated, asks, and counts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from tqdm import tqdm
+
+from semedit.edits import Edit
+from semedit.errors import EvaluationError
+from semedit.evaluation.examples import Example, Probe
+from semedit.evaluation.judging import Reference, is_generated, judge, likelihoods, scores
+from semedit.evaluation.metrics import Mean, Rate, exact_match, rates
+from semedit.evaluation.plan import Step, make_plan
+from semedit.evaluation.progress import Progress
+from semedit.evaluation.results import Checkpoint, Evaluation, Row
+from semedit.evaluation.subjects import Answering, Edited, Subject
+from semedit.model import EditedModel
+
+Order = Literal["sequential", "batch"]
+Evaluated = Subject | EditedModel | Callable[[Sequence[str]], Sequence[str]]
+
+
+def evaluate(
+    models: Evaluated | Mapping[str, Evaluated],
+    examples: Sequence[Example],
+    *,
+    unedited: Evaluated | None = None,
+    edits: Sequence[int] = (1, 10, 100, 1000),
+    order: Order = "sequential",
+    unrelated: Sequence[Probe] = (),
+    sample: int | None = None,
+    seed: int = 0,
+    dataset: str = "examples",
+    model: str = "model",
+    left_out: int = 0,
+    out: str | Path | None = None,
+    progress: bool = False,
+) -> Evaluation:
+    """How well edits work in free generation, how far they reach and what they break, as they pile up.
+
+    Everything is asked greedily, to a natural stop, of a model that never sees what is expected. At each checkpoint
+    the questions concern all edits made so far.
+
+    Args:
+        models: what is evaluated, or several of them by name: a model that `wrap` gave, with a memory of its own, into
+            which the edits go; any function from prompts to answers, edited by whatever means; or a `Subject`.
+        examples: what is edited and asked, in this order.
+        unedited: what answers without any edit; None takes the first model with its edits out of force, which a model
+            that `wrap` gave can do.
+        edits: the checkpoints, in numbers of edits.
+        order: `"sequential"`, each example's edits by themselves, or `"batch"`, all up to a checkpoint at once.
+        unrelated: questions asked at each checkpoint whose answers no edit must change.
+        sample: at most so many questions of each kind at a checkpoint; None asks all.
+        seed: of the sample.
+        dataset: what the examples are called in the report.
+        model: what the base is called there.
+        left_out: how many examples of the data set are not among these; it is reported.
+        out: a folder for what is finished, from which an interrupted evaluation goes on; None keeps nothing.
+        progress: whether to show a bar.
+
+    Returns:
+        A row for the unedited model and one for each of the models, with all questions and answers.
+
+    Raises:
+        EvaluationError: there is nothing to evaluate, a function comes without `unedited`, or `out` holds an
+            evaluation of something else.
+    """
+    named = {name: _subject(one) for name, one in _by_name(models).items()}
+    steps = make_plan(examples, edits, unrelated, sample, seed)
+    reference, without_edits = _reference(unedited, next(iter(_by_name(models).values())))
+    settings = {"dataset": dataset, "model": model, "order": order, "sample": sample, "seed": seed}
+    kept = Progress(out, settings | {"steps": [[step.edits, *(e.id for e in step.examples)] for step in steps]})
+    asked = len({(probe.prompt, is_generated(probe)) for step in steps for _, probe in step.questions})
+    total = asked + len(named) * sum(len(step.questions) for step in steps)
+    with tqdm(total=total, disable=not progress, unit="question", desc="unedited") as bar:
+        with without_edits:
+            base = Reference(reference, [q for step in steps for q in step.questions], bar)
+            rows = [Row("unedited", "", tuple(_unedited(base, step) for step in steps))]
+        for name, subject in named.items():
+            bar.set_description(name)
+            try:
+                rows.append(_row(name, subject, steps, base, order, kept, bar))
+            finally:
+                subject.restore()
+    return Evaluation(dataset, model, order, seed, sample, left_out, tuple(rows))
+
+
+def _row(
+    name: str, subject: Subject, steps: Sequence[Step], base: Reference, order: Order, kept: Progress, bar: tqdm[Any]
+) -> Row:
+    """One method, at all checkpoints; those that an earlier run finished are taken from it."""
+    found = [kept.read(name, step.edits) for step in steps]
+    note, checkpoints = "", []
+    for i, step in enumerate(steps):
+        done = found[i]
+        if done is None:
+            before = checkpoints[-1] if checkpoints else None
+            checkpoints.append(_checkpoint(subject, step, base, order, before))
+            note = subject.note
+            kept.write(name, checkpoints[-1], note)
+        else:
+            if None in found[i:]:
+                # what comes after needs the edits, and not the answers
+                _edit(subject, step, order)
+            note, checkpoint = done
+            checkpoints.append(checkpoint)
+        bar.update(len(step.questions))
+    return Row(name, note, tuple(checkpoints))
+
+
+def _checkpoint(subject: Subject, step: Step, base: Reference, order: Order, before: Checkpoint | None) -> Checkpoint:
+    """Makes the edits of a step and asks all its questions."""
+    success, seconds = _edit(subject, step, order, ask=True)
+    made = step.edits - (before.edits if before else 0)
+    if before is not None:
+        success = Rate(before.rates["edit_success"].hits + success.hits, before.rates["edit_success"].of + success.of)
+    probes = [probe for _, probe in step.questions if is_generated(probe)]
+    start = time.perf_counter()
+    answers = dict(zip(probes, subject.answer([probe.prompt for probe in probes]), strict=True))
+    each = (time.perf_counter() - start) / max(len(probes), 1)
+    said = likelihoods([probe for _, probe in step.questions if not is_generated(probe)], subject)
+    asked = judge(step.questions, answers, said, base)
+    found, means = scores(step.questions, answers, said, subject, base)
+    size = subject.bytes()
+    if size is not None:
+        means["bytes_per_edit"] = Mean(size, step.edits)
+    means["seconds_per_edit"] = Mean(seconds, made)
+    means["seconds_per_answer"] = Mean(each * len(probes), len(probes))
+    if base.seconds_per_answer:
+        means["overhead"] = Mean(each / base.seconds_per_answer, 1)
+    routes = [answer.route for answer in answers.values() if answer.route is not None]
+    return Checkpoint(
+        edits=step.edits,
+        rates=rates(asked) | found | {"edit_success": success},
+        means=means,
+        asked=tuple(asked),
+        threshold=routes[0].threshold if routes else None,
+    )
+
+
+def _edit(subject: Subject, step: Step, order: Order, *, ask: bool = False) -> tuple[Rate, float]:
+    """Makes the edits of a step; says how many are right straight after, and how long making them took."""
+    groups = [[example] for example in step.examples] if order == "sequential" else [list(step.examples)]
+    hits = of = 0
+    seconds = 0.0
+    for group in groups:
+        edits: list[Edit] = [edit for example in group for edit in example.edits]
+        start = time.perf_counter()
+        if edits:
+            subject.apply(edits)
+        seconds += time.perf_counter() - start
+        if ask:
+            probes = [probe for example in group for probe in example.probes if probe.kind == "reliability"]
+            answers = subject.answer([probe.prompt for probe in probes]) if probes else []
+            hits += sum(exact_match(a.text, *p.answers) for a, p in zip(answers, probes, strict=True))
+            of += len(probes)
+    return Rate(hits, of), seconds
+
+
+def _unedited(base: Reference, step: Step) -> Checkpoint:
+    """What the unedited model says to the questions of a step."""
+    answers = {probe: base.answers[probe.prompt] for _, probe in step.questions if is_generated(probe)}
+    asked = judge(step.questions, answers, base.likelihoods, base)
+    said = {probe: base.likelihoods[probe] for _, probe in step.questions if probe in base.likelihoods}
+    found, means = scores(step.questions, answers, said, base.subject, base)
+    means["seconds_per_answer"] = Mean(base.seconds_per_answer * len(answers), len(answers))
+    return Checkpoint(step.edits, rates(asked) | found, means, tuple(asked), None)
+
+
+def _reference(unedited: Evaluated | None, model: Evaluated) -> tuple[Subject, AbstractContextManager[None]]:
+    """What answers without any edit, and inside what it does so."""
+    if unedited is not None:
+        return _subject(unedited), nullcontext()
+    if not isinstance(model, EditedModel):
+        raise EvaluationError(
+            f"a {type(model).__name__} cannot put its edits out of force: pass `unedited`, what answers without them"
+        )
+    return _subject(model), model.edits.disabled()
+
+
+def _by_name(models: Evaluated | Mapping[str, Evaluated]) -> Mapping[str, Evaluated]:
+    return models if isinstance(models, Mapping) else {"edited": models}
+
+
+def _subject(model: Evaluated) -> Subject:
+    if isinstance(model, EditedModel):
+        return Edited(model)
+    # whatever answers otherwise than by being called is a subject
+    return cast("Subject", model) if hasattr(model, "answer") else Answering(model)

@@ -1,0 +1,213 @@
+"""Judges answers: against what is expected, and against what the unedited model says."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tqdm import tqdm
+
+from semedit.evaluation import metrics
+from semedit.evaluation.examples import Probe
+from semedit.evaluation.metrics import UNCHANGING, Mean, Rate
+from semedit.evaluation.plan import Question
+from semedit.evaluation.results import Asked
+from semedit.evaluation.subjects import Answer, LogLikelihood, Subject
+
+# how much the general text's loss may grow, as a share, for a behaviour's success to count
+BOUNDED_LOSS = 1e-3
+_AT_ONCE = 256
+
+Likelihoods = tuple[list[LogLikelihood], list[LogLikelihood]]  # of a behaviour's answers, and of its alternatives
+
+
+class Reference:
+    """What the unedited model says.
+
+    Args:
+        subject: the unedited model.
+        questions: all that will be asked.
+        bar: moves on with each question.
+
+    Attributes:
+        subject: as above.
+        answers: by prompt.
+        likelihoods: of the answers to each behaviour, and of what they are weighed against; empty where the model
+            knows none.
+        seconds_per_answer: how long one took.
+    """
+
+    def __init__(self, subject: Subject, questions: Sequence[Question], bar: tqdm[Any]) -> None:
+        self.subject = subject
+        prompts = list(dict.fromkeys(probe.prompt for _, probe in questions if is_generated(probe)))
+        self.answers: dict[str, Answer] = {}
+        start = time.perf_counter()
+        for at in range(0, len(prompts), _AT_ONCE):
+            some = prompts[at : at + _AT_ONCE]
+            self.answers.update(zip(some, subject.answer(some), strict=True))
+            bar.update(len(some))
+        self.seconds_per_answer = (time.perf_counter() - start) / max(len(prompts), 1)
+        behaviours = list(dict.fromkeys(probe for _, probe in questions if not is_generated(probe)))
+        self.likelihoods = likelihoods(behaviours, subject)
+        bar.update(len({probe.prompt for probe in behaviours}))
+
+
+def is_generated(probe: Probe) -> bool:
+    """Whether a probe is answered, and not judged by likelihoods."""
+    return probe.kind != "behaviour"
+
+
+def likelihoods(probes: Sequence[Probe], subject: Subject) -> dict[Probe, Likelihoods]:
+    """Of each probe's answers and alternatives; nothing where what is evaluated knows none."""
+    found = {}
+    for probe in tqdm(probes, desc="likelihoods", leave=False, disable=len(probes) < _AT_ONCE):
+        texts = [*probe.answers, *probe.alternatives]
+        each = subject.log_likelihood([probe.prompt] * len(texts), texts, running=probe.running)
+        if each is None:
+            return {}
+        found[probe] = (each[: len(probe.answers)], each[len(probe.answers) :])
+    return found
+
+
+def judge(
+    questions: Sequence[Question],
+    answers: Mapping[Probe, Answer],
+    said: Mapping[Probe, Likelihoods],
+    reference: Reference,
+) -> list[Asked]:
+    """Each question with its answer, whether it is right, and who answered.
+
+    Args:
+        questions: what was asked.
+        answers: of each probe that is generated.
+        said: how likely what each behaviour weighs is; those of what knows no likelihoods are left out.
+        reference: what the unedited model says.
+    """
+    asked = []
+    for example, probe in questions:
+        if is_generated(probe):
+            asked.append(_asked(example, probe, answers[probe], reference.answers[probe.prompt]))
+        elif probe in said:
+            met = _meets(probe, said[probe], reference.likelihoods[probe])
+            asked.append(_behaviour(example, probe, met))
+    return asked
+
+
+def scores(
+    questions: Sequence[Question],
+    answers: Mapping[Probe, Answer],
+    said: Mapping[Probe, Likelihoods],
+    subject: Subject,
+    reference: Reference,
+) -> tuple[dict[str, Rate], dict[str, Mean]]:
+    """What does not follow from each question alone: ROME's comparisons, teacher-forced accuracy, losses, fluency."""
+    probes = [probe for _, probe in questions]
+    rates = _compared(probes, subject)
+    means: dict[str, Mean] = {}
+    for kind in ("reliability", "generality"):
+        some = [probe for probe in probes if probe.kind == kind and probe.answers]
+        shares = subject.token_accuracy([p.prompt for p in some], [p.answers[0] for p in some]) if some else None
+        if shares:
+            means[f"teacher_forced_{kind}"] = Mean(math.fsum(shares), len(shares))
+    texts = [answers[probe].text for probe in probes if probe.kind == "reliability"]
+    if texts:
+        means["fluency"] = metrics.fluency(texts)
+    bounded, losses = _behaviours([probe for probe in probes if probe in said], said, reference)
+    return rates | bounded, means | losses
+
+
+def _compared(probes: Sequence[Probe], subject: Subject) -> dict[str, Rate]:
+    """ROME's scores: the new answer against the one before it, by their mean log likelihoods."""
+    rates = {}
+    for name, kind, count in (
+        ("efficacy", "reliability", metrics.efficacy),
+        ("paraphrase", "generality", metrics.paraphrase),
+        ("neighbourhood", "same_relation", metrics.neighbourhood),
+    ):
+        some = [probe for probe in probes if probe.kind == kind and probe.answers and probe.alternatives]
+        prompts = [probe.prompt for probe in some]
+        right = subject.log_likelihood(prompts, [probe.answers[0] for probe in some]) if some else None
+        other = subject.log_likelihood(prompts, [probe.alternatives[0] for probe in some]) if some else None
+        if right and other:
+            new, true = [one.mean for one in right], [one.mean for one in other]
+            # beside an edit's neighbours its target is the alternative
+            rates[name] = count(true, new) if kind == "same_relation" else count(new, true)
+    return rates
+
+
+def _behaviours(
+    probes: Sequence[Probe], said: Mapping[Probe, Likelihoods], reference: Reference
+) -> tuple[dict[str, Rate], dict[str, Mean]]:
+    """The loss on each kind of text that must not change, success where that is bounded, and ConvSent's."""
+    losses, bounded = {}, True
+    for detail in dict.fromkeys(probe.detail for probe in probes if probe.criterion is None):
+        some = [probe for probe in probes if probe.criterion is None and probe.detail == detail]
+        loss, unedited = (_loss([of[probe][0][0] for probe in some]) for of in (said, reference.likelihoods))
+        losses[f"behaviour: loss of {detail}"] = loss
+        if detail == "text":
+            bounded = metrics.bounded_success(Rate(0, 1), _value(loss), _value(unedited), BOUNDED_LOSS) is not None
+    rates = {}
+    for detail in dict.fromkeys(probe.detail for probe in probes if probe.criterion is not None and probe.running):
+        some = [probe for probe in probes if probe.criterion is not None and probe.detail == detail]
+        hits = sum(_meets(probe, said[probe], reference.likelihoods[probe]) for probe in some)
+        if bounded and losses:
+            rates[f"behaviour: {detail}, text's loss up by at most {BOUNDED_LOSS:.1%}"] = Rate(hits, len(some))
+    spoken = [probe for probe in probes if probe.criterion is not None and not probe.running]
+    if spoken:
+        losses["behaviour: ConvSent's edit success"] = metrics.conversational_success(
+            [_mean(said[probe][0]) for probe in spoken],
+            [_mean(said[probe][1]) for probe in spoken],
+            [_mean(reference.likelihoods[probe][0]) for probe in spoken],
+        )
+    return rates, losses
+
+
+def _meets(probe: Probe, said: Likelihoods, unedited: Likelihoods) -> bool:
+    """Whether a behaviour meets its criterion, or, where it has none, is as likely as it was."""
+    answers, alternatives = said
+    if probe.criterion is None:
+        return math.isclose(answers[0].total, unedited[0][0].total, rel_tol=1e-6)
+    if probe.running:
+        against = alternatives[0].total if alternatives else None
+        return metrics.succeeds(probe.criterion, answers[0].total, against)
+    return metrics.succeeds(probe.criterion, _mean(answers), _mean(alternatives))
+
+
+def _asked(example: str, probe: Probe, answer: Answer, unedited: Answer) -> Asked:
+    unchanging = probe.kind in UNCHANGING
+    expected = (unedited.text,) if unchanging else probe.answers
+    route = answer.route
+    return Asked(
+        example=example,
+        kind=probe.kind,
+        detail=probe.detail,
+        prompt=probe.prompt,
+        expected=expected,
+        got=answer.text,
+        right=answer.same_as(unedited) if unchanging else metrics.exact_match(answer.text, *expected),
+        contains=metrics.contains_match(answer.text, *expected),
+        overridden=None if route is None else route.in_scope,
+        edits=() if route is None else tuple(edit.id for edit in route.edits),
+        score=None if route is None else route.score,
+        reason="" if route is None else route.reason,
+    )
+
+
+def _behaviour(example: str, probe: Probe, met: bool) -> Asked:
+    return Asked(example, probe.kind, probe.detail, probe.prompt, probe.answers, "", met, met, None, (), None, "")
+
+
+def _mean(likelihoods: Sequence[LogLikelihood]) -> float:
+    """The mean over texts of their mean for each token, as SERAC weighs utterances."""
+    return math.fsum(one.mean for one in likelihoods) / len(likelihoods)
+
+
+def _loss(likelihoods: Sequence[LogLikelihood]) -> Mean:
+    """In nats for each token."""
+    return Mean(-math.fsum(one.total for one in likelihoods), sum(one.tokens for one in likelihoods))
+
+
+def _value(mean: Mean) -> float:
+    return mean.total / mean.of

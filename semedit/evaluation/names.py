@@ -1,0 +1,16 @@
+"""What can be named on the command line; it loads nothing, so that the help does not wait."""
+
+DATASETS = (
+    "zsre",
+    "counterfact",
+    "knowedit",
+    "wikifactdiff",
+    "mquake",
+    "hallueditbench",
+    "jsonl",
+    "convsent",
+    "canonical",
+)
+OVERRIDES = ("in_context", "counterfactual", "verbatim", "adaptor", "ensemble")
+BASELINES = ("all_in_context", "retrieve_and_prompt", "fine_tuned")
+METHODS = (*OVERRIDES, *BASELINES)
