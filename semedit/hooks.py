@@ -52,7 +52,8 @@ def linear_layers(model: PreTrainedModel) -> list[str]:
 
 def embedding_path(model: PreTrainedModel) -> str:
     """The path of the layer that turns tokens into vectors."""
-    return next(path for path, module in model.named_modules() if module is model.get_input_embeddings())
+    embedding = model.get_input_embeddings()
+    return str(next(path for path, module in model.named_modules() if module is embedding))
 
 
 def first_layer(model: PreTrainedModel) -> str:

@@ -72,7 +72,7 @@ def evaluate(
     """
     named = {name: _subject(one) for name, one in _by_name(models).items()}
     steps = make_plan(examples, edits, unrelated, sample, seed)
-    reference, without_edits = _reference(unedited, next(iter(_by_name(models).values())))
+    reference, without_edits = _reference(unedited, models)
     settings = {"dataset": dataset, "model": model, "order": order, "sample": sample, "seed": seed}
     kept = Progress(out, settings | {"steps": [[step.edits, *(e.id for e in step.examples)] for step in steps]})
     asked = len({(probe.prompt, is_generated(probe)) for step in steps for _, probe in step.questions})
@@ -95,7 +95,8 @@ def _row(
 ) -> Row:
     """One method, at all checkpoints; those that an earlier run finished are taken from it."""
     found = [kept.read(name, step.edits) for step in steps]
-    note, checkpoints = "", []
+    note = ""
+    checkpoints: list[Checkpoint] = []
     for i, step in enumerate(steps):
         done = found[i]
         if done is None:
@@ -172,10 +173,13 @@ def _unedited(base: Reference, step: Step) -> Checkpoint:
     return Checkpoint(step.edits, rates(asked) | found, means, tuple(asked), None)
 
 
-def _reference(unedited: Evaluated | None, model: Evaluated) -> tuple[Subject, AbstractContextManager[None]]:
+def _reference(
+    unedited: Evaluated | None, models: Evaluated | Mapping[str, Evaluated]
+) -> tuple[Subject, AbstractContextManager[None]]:
     """What answers without any edit, and inside what it does so."""
     if unedited is not None:
         return _subject(unedited), nullcontext()
+    model = next(iter(_by_name(models).values()), None)
     if not isinstance(model, EditedModel):
         raise EvaluationError(
             f"a {type(model).__name__} cannot put its edits out of force: pass `unedited`, what answers without them"
