@@ -11,7 +11,7 @@ from fakes import TableScope, WordEncoder, byte_tokenizer
 import semedit
 from semedit.edits import Edit
 from semedit.errors import EvaluationError
-from semedit.evaluation.evaluate import evaluate
+from semedit.evaluation import evaluate
 from semedit.evaluation.examples import Criterion, Example, Probe
 from semedit.evaluation.plan import make_plan
 from semedit.evaluation.results import Evaluation

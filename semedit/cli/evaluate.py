@@ -11,7 +11,7 @@ from semedit.cli.loading import load_model
 from semedit.cli.opening import load_encoder, scope_of
 from semedit.errors import EvaluationError
 from semedit.evaluation.datasets import consistent, read, unrelated
-from semedit.evaluation.evaluate import Evaluated, evaluate
+from semedit.evaluation.evaluator import Evaluated, evaluate
 from semedit.evaluation.methods import make_subject
 from semedit.evaluation.report import table, write_csv
 from semedit.evaluation.results import Evaluation
