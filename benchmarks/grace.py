@@ -187,7 +187,9 @@ def _options() -> argparse.Namespace:
     options.add_argument(
         "--model", type=Path, metavar="PATH", help="a causal or encoder-decoder model (default: the shipped one)"
     )
-    options.add_argument("--layer", metavar="PATH", help="of the model (default: the last linear one of the first block)")
+    options.add_argument(
+        "--layer", metavar="PATH", help="of the model (default: the last linear one of the first block)"
+    )
     options.add_argument(
         "--edits",
         type=int,

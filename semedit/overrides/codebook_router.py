@@ -10,6 +10,7 @@ import numpy as np
 from semedit.edits import Candidate, Edit, Route
 from semedit.errors import CalibrationError
 from semedit.memory.edit_memory import EditMemory
+from semedit.memory.store import Head
 from semedit.overrides.adaptor import AdaptorOverride
 from semedit.overrides.codebook import Codebook, Floats, Nearby
 from semedit.overrides.radius import measured_radius
@@ -36,7 +37,7 @@ class CodebookRouter:
     def __init__(self, memory: EditMemory, override: AdaptorOverride) -> None:
         self.memory = memory
         self.override = override
-        self._books: dict[str, Book] = {}
+        self._books: dict[str, tuple[Head, Book]] = {}  # each as of a head of the log
 
     def reads(self, prompt: Prompt) -> str:
         """What of a prompt is routed: its text, as the model reads it."""
@@ -63,12 +64,17 @@ class CodebookRouter:
 
     def book(self, namespace: str) -> Book:
         """The codebook of a namespace as of now, all its edits learned."""
+        head = self.memory.store.head()
+        made = self._books.get(namespace)
+        if made is not None and made[0] == head:
+            return made[1]
         edits = self.memory.list(namespace=namespace)
-        book = self._books.get(namespace)
-        if book is None or not book.is_beginning_of(edits):
+        if made is not None and made[1].is_beginning_of(edits):
+            book = made[1]
+        else:
             book = Book(self.override, self.override.config.radius or measured_radius(self.override))
         book.extend(edits)
-        self._books[namespace] = book
+        self._books[namespace] = (head, book)
         return book
 
     def _route(self, text: str, key: Floats, books: Sequence[Book], now: datetime) -> Route:
