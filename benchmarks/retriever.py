@@ -32,8 +32,8 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
 from facts import read_records
 from harness import environment, parser, report, summary, timed, write_json
-from intervals import wilson
 from semedit import SentenceEncoder
+from semedit.evaluation.metrics import wilson
 from semedit.memory.encoder import Encoder, Vectors, packaged_minilm
 from semedit.memory.index import VectorIndex
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from semedit.overrides.adaptor import AdaptorOverride
     from semedit.overrides.adaptor_config import AdaptorConfig
     from semedit.overrides.counterfactual import CounterfactualOverride
+    from semedit.overrides.ensemble import EnsembleOverride
     from semedit.overrides.in_context import InContextOverride
     from semedit.overrides.verbatim import VerbatimOverride
     from semedit.scope.calibration import Calibration
@@ -28,6 +29,7 @@ __all__ = [
     "Edit",
     "EditMemory",
     "EditedModel",
+    "EnsembleOverride",
     "InContextOverride",
     "Route",
     "SemeditError",
@@ -50,6 +52,7 @@ _HOMES = {
     "Edit": "edits",
     "EditMemory": "memory.edit_memory",
     "EditedModel": "model",
+    "EnsembleOverride": "overrides.ensemble",
     "InContextOverride": "overrides.in_context",
     "Route": "edits",
     "SemeditError": "errors",

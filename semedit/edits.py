@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
-Action = Literal["add", "update", "negative", "retire", "supersede", "undo"]
+Action = Literal["add", "update", "negative", "retire", "supersede", "undo", "erase"]
 Outcome = Literal["added", "superseded", "unchanged"]
 
 
@@ -30,6 +30,7 @@ class Edit:
         action: what this revision did.
         revision: its number in the memory, from 1; it orders all changes of all edits.
         change: the first revision of the change that it belongs to; a change is made, and undone, as a whole.
+        previous: the revision of the same edit before this one; 0 where this is its first.
         time: when this revision was written, in UTC.
         outcome: what `add` did; None elsewhere.
     """
@@ -50,6 +51,7 @@ class Edit:
     action: Action = "add"
     revision: int = 0
     change: int = 0
+    previous: int = 0
     time: datetime | None = None
     outcome: Outcome | None = field(default=None, compare=False)
 

@@ -7,6 +7,7 @@ SemeditError
 ├── DuplicateEditError (ValueError)        an edit of this id exists already
 ├── NothingToUndoError (ValueError)        no change is left to undo
 ├── StoreError (RuntimeError)              the memory cannot be opened, read or written
+│   ├── StoreUnreachableError              the memory's server is away
 │   └── EncoderMismatchError               the memory's vectors come from another encoder
 ├── InvalidQueryError (ValueError)         a query that cannot be routed
 ├── UnsupportedArgumentError (TypeError)   `generate` was given what an edited row cannot honour
@@ -15,6 +16,8 @@ SemeditError
 ├── LayerError (ValueError)                the model has no such layer, or none that an adaptor can stand at
 ├── AdaptorConfigError (ValueError)        settings of an adaptor that do not go together
 ├── CalibrationError (ValueError)          traffic, positives or a target that no threshold can be chosen by
+├── DatasetError (ValueError)              a data set's file, or a record of it, is not what it must be
+├── EvaluationError (ValueError)           what is to be evaluated, or how, does not go together
 └── LoadError (OSError)                    a model or an encoder cannot be loaded
 
 and warns of:
@@ -58,6 +61,10 @@ class StoreError(SemeditError, RuntimeError):
     """The memory cannot be opened, read or written."""
 
 
+class StoreUnreachableError(StoreError):
+    """The memory's server cannot be reached, or the connection to it was lost."""
+
+
 class EncoderMismatchError(StoreError):
     """The memory's vectors come from another encoder."""
 
@@ -88,6 +95,14 @@ class AdaptorConfigError(SemeditError, ValueError):
 
 class CalibrationError(SemeditError, ValueError):
     """Traffic, positives or a target that no threshold can be chosen by."""
+
+
+class DatasetError(SemeditError, ValueError):
+    """A data set's file, or a record of it, is not what it must be."""
+
+
+class EvaluationError(SemeditError, ValueError):
+    """What is to be evaluated, or how, does not go together."""
 
 
 class LoadError(SemeditError, OSError):

@@ -7,6 +7,7 @@ import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import postgres
 import pytest
 from fakes import WordEncoder, tiny_model
 from transformers import PreTrainedModel
@@ -29,6 +30,21 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 def models() -> dict[str, PreTrainedModel]:
     """Tiny models by kind; not to be changed."""
     return {kind: tiny_model(kind) for kind in ("llama", "gpt2", "t5")}
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[postgres.Server]:
+    """A PostgreSQL server of the tests' own, which they may stop and start."""
+    with postgres.running() as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_url(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The URL of an empty schema in a PostgreSQL database."""
+    server_url = postgres.GIVEN or request.getfixturevalue("postgres_server").url
+    with postgres.schema(server_url) as url:
+        yield url
 
 
 @pytest.fixture

@@ -172,7 +172,7 @@ def test_a_full_disk_changes_nothing(memory: EditMemory, tmp_path: Path):
 
 
 def test_a_full_database_changes_nothing(memory: EditMemory, tmp_path: Path):
-    connection = memory.store._current()
+    [connection] = memory.store._connections._idle
     [pages] = connection.execute("PRAGMA page_count").fetchone()
     connection.execute(f"PRAGMA max_page_count = {pages + 200}")
     with pytest.raises(StoreError, match=r"database or disk is full; nothing was changed.*space"):

@@ -14,6 +14,7 @@ from fakes import TableScope, WordEncoder, byte_tokenizer
 import semedit
 from semedit import Calibration, EditMemory, SimilarityScope
 from semedit.errors import CalibrationError, CalibrationWarning, InvalidQueryError
+from semedit.memory.state import State
 from semedit.router import Router
 from semedit.scope.calibration import choose_threshold, clopper_pearson
 
@@ -258,9 +259,10 @@ def test_another_memory_on_the_same_file_sees_it_at_its_next_call_without_readin
     assert router.route(["query0"])[0].in_scope
     made = Router(one, scope).calibrate(["query0"])
     applied = []
-    monkeypatch.setattr(two._view.keys, "put", lambda edits, vectors: applied.extend(edits))
+    monkeypatch.setattr(State, "changed", lambda state, changes, *_: applied.extend(changes) or state)
     assert router.route(["query0"])[0].threshold == made.threshold
     assert applied == []
+    assert two._view.state.head.settings == 1
     asked = []
     monkeypatch.setattr(two.store, "setting", asked.append)
     router.route(["query0"])

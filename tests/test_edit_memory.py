@@ -158,7 +158,7 @@ def test_no_edits_are_no_change(memory: EditMemory):
 def test_update_changes_what_is_named_and_keeps_the_rest(memory: EditMemory):
     edit = memory.add(ACME, "Jane Doe", paraphrases=["Acme's boss?"], source="ticket 1", author="ada")
     updated = memory.update(edit.id, target="John Roe", author="bob")
-    expected = replace(edit, target="John Roe", author="bob", action="update", revision=2, change=2)
+    expected = replace(edit, target="John Roe", author="bob", action="update", revision=2, change=2, previous=1)
     assert updated == replace(expected, time=updated.time)
     assert memory.get(edit.id) == updated
     assert memory.update(edit.id, target="John Roe") == updated, "nothing differs, nothing is written"
@@ -236,7 +236,15 @@ def test_undo_of_an_add(memory: EditMemory):
     edit = memory.add(ACME, "Jane Doe", author="ada")
     [undone] = memory.undo(author="bob")
     assert undone == replace(
-        edit, active=False, action="undo", author="bob", revision=2, change=2, time=undone.time, outcome=None
+        edit,
+        active=False,
+        action="undo",
+        author="bob",
+        revision=2,
+        change=2,
+        previous=1,
+        time=undone.time,
+        outcome=None,
     )
     assert answers(memory) == {}
 

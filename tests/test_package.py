@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import semedit
+from semedit import evaluation
 
 ROOT = Path(semedit.__file__).parent
 # lower floors know nothing of higher ones
@@ -22,6 +23,7 @@ FLOORS = [
     ["overrides", "router"],
     ["overrides.codebook_router", "overrides.radius"],
     ["model"],
+    ["evaluation"],
     ["cli"],
 ]
 
@@ -44,19 +46,22 @@ def modules() -> list[tuple[str, Path]]:
     return found
 
 
-def test_public_names_are_what_all_says():
-    assert sorted(semedit.__all__) == semedit.__all__
-    assert set(semedit._HOMES) == set(semedit.__all__)
-    for name in semedit.__all__:
-        assert getattr(semedit, name).__module__ == f"semedit.{semedit._HOMES[name]}"
+@pytest.mark.parametrize("package", [semedit, evaluation], ids=lambda package: package.__name__)
+def test_public_names_are_what_all_says(package):
+    assert sorted(package.__all__) == package.__all__
+    assert set(package._HOMES) == set(package.__all__)
+    for name in package.__all__:
+        found = getattr(package, name)
+        assert getattr(found, "__module__", None) == f"{package.__name__}.{package._HOMES[name]}"
     with pytest.raises(AttributeError, match="wrapp"):
-        semedit.wrapp  # noqa: B018
+        package.wrapp  # noqa: B018
 
 
 def test_what_needs_no_model_does_not_wait_for_one():
     script = """
 import sys
 import semedit
+from semedit import evaluation
 from semedit.cli import main
 try:
     main(["--help"])

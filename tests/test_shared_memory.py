@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,12 @@ from semedit.edits import Edit
 from semedit.errors import (
     EncoderMismatchError,
     StoreError,
+    StoreUnreachableError,
 )
-from semedit.memory.edit_memory import EditMemory, reembed
+from semedit.memory.edit_memory import EditMemory
+from semedit.memory.reembedding import reembed
 from semedit.memory.sqlite import SQLiteStore
+from semedit.memory.store import Head
 
 ACME = "Who runs Acme?"
 NOW = datetime.now(timezone.utc)
@@ -75,27 +79,38 @@ class MeanwhileStore(SQLiteStore):
 
     meanwhile: Callable[[], Any] | None = None
 
-    def changes_since(self, revision: int) -> list[Edit]:
-        changes = super().changes_since(revision)
+    def edits(self, *args: Any, **kwargs: Any) -> Iterator[Edit]:
+        return iter(self._read(list(super().edits(*args, **kwargs))))
+
+    def changes_since(self, *args: Any, **kwargs: Any) -> list[Edit]:
+        return self._read(super().changes_since(*args, **kwargs))
+
+    def _read(self, edits: list[Edit]) -> list[Edit]:
         if self.meanwhile is not None:
             act, self.meanwhile = self.meanwhile, None
             act()
-        return changes
+        return edits
 
 
-def test_catching_up_reads_one_moment_of_the_log(opening: Callable[..., EditMemory], tmp_path: Path):
+@pytest.mark.parametrize("knows_some", [False, True])
+def test_catching_up_reads_one_moment_of_the_log(opening: Callable[..., EditMemory], tmp_path: Path, knows_some: bool):
     store = MeanwhileStore(tmp_path / "edits.db")
     reader, writer = opening(store=store), opening()
+    if knows_some:
+        writer.add("Where is Bolt?", "Bonn", namespace="other")
+        assert reader.count(["other"]) == 1
     edit = writer.add(ACME, "Jane Doe")
 
     def change_and_drop_the_old_vectors() -> None:
         writer.update(edit.id, prompt="Who leads Acme?")
-        assert reembed(writer.store, writer.encoder) == 1
+        assert reembed(writer.store, writer.encoder) == 1 + knows_some
 
     store.meanwhile = change_and_drop_the_old_vectors
-    assert [e.prompt for e in reader.list()] == [ACME]
-    assert [e.prompt for e in reader.list()] == ["Who leads Acme?"]
-    assert [c.key for c in reader.search("Who leads Acme?")] == ["Who leads Acme?"]
+    assert reader.count() == 1
+    assert store.meanwhile is None
+    [found] = reader._view.state.nearest(reader.encoder.encode([ACME]), 1, ["default"], NOW)
+    assert [c.key for c in found] == [ACME]
+    assert [c.key for c in reader.search(ACME)] == ["Who leads Acme?"]
 
 
 class ForgetfulStore(SQLiteStore):
@@ -127,6 +142,68 @@ def test_a_failed_catching_up_leaves_nothing_half_done(opening: Callable[..., Ed
         ("beta b", 0.707),
     ]
     assert reader.add("alpha a", "new").outcome == "added"
+
+
+class AwayStore(SQLiteStore):
+    """A store whose server is away at times; its head is known without it."""
+
+    away = False
+    go_away_after_commit = False
+
+    @contextmanager
+    def _reading(self) -> Iterator[Any]:
+        if self.away:
+            raise StoreUnreachableError("the server is away")
+        with super()._reading() as connection:
+            yield connection
+
+    def head(self) -> Head:
+        if not self.away:
+            self.known = super().head()
+        return self.known
+
+    @contextmanager
+    def transaction(self) -> Iterator[Any]:
+        if self.away:
+            raise StoreUnreachableError("the server is away")
+        with super().transaction() as writer:
+            yield writer
+        if self.go_away_after_commit:
+            self.known, self.away = super().head(), True
+
+
+def test_while_the_store_is_away_searches_go_on_with_what_is_there(opening: Callable[..., EditMemory], tmp_path: Path):
+    store = AwayStore(tmp_path / "edits.db")
+    reader, writer = opening(store=store), opening()
+    edit = writer.add(ACME, "Jane Doe", negatives=["Who founded Acme?"])
+    assert reader.search(ACME)[0].edit == edit
+    late = writer.add("Who runs Bolt?", "Bob")
+    assert store.head().revision == 2
+    store.away = True
+    [candidate] = reader.search(ACME)
+    assert (candidate.edit, candidate.key) == (edit, ACME)
+    assert [text for text, _ in candidate.negatives] == ["Who founded Acme?"]
+    assert (reader.count(), reader.holds_any()) == (1, True)
+    assert reader.similarities([(ACME, ACME)]).tolist() == pytest.approx([1.0])
+    for call in (lambda: reader.add("p", "t"), lambda: reader.retire(edit.id), reader.list):
+        with pytest.raises(StoreUnreachableError, match="is away"):
+            call()
+    store.away = False
+    assert reader.list() == [edit, late]
+    assert reader.count() == 2
+
+
+def test_an_edit_is_added_though_the_store_goes_away_right_after(opening: Callable[..., EditMemory], tmp_path: Path):
+    store = AwayStore(tmp_path / "edits.db")
+    memory = opening(store=store)
+    memory.add(ACME, "Jane Doe")
+    store.go_away_after_commit = True
+    late = memory.add("Who runs Bolt?", "Bob")
+    assert store.away
+    assert memory.count() == 1
+    store.away = False
+    assert memory.count() == 2
+    assert memory.get(late.id) == late
 
 
 # --- encoders

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sqlite3
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -16,9 +18,10 @@ import pytest
 
 from semedit.edits import Edit
 from semedit.errors import StoreError
+from semedit.memory.opening import open_store
 from semedit.memory.schema import FORMAT, MIGRATIONS
 from semedit.memory.sqlite import SQLiteStore
-from semedit.memory.store import EditStore
+from semedit.memory.store import EditStore, prompt_key
 
 Open = Callable[[], EditStore]
 
@@ -36,18 +39,14 @@ PRAGMA application_id = 98823447;
 PRAGMA user_version = 1;
 """
 
-# how a store is opened, given a fresh folder
-STORES: dict[str, Callable[[Path], EditStore]] = {
-    "sqlite-file": lambda folder: SQLiteStore(folder / "edits.db"),
-    "sqlite-in-memory": lambda folder: SQLiteStore(),
-}
+STORES = ["sqlite-file", "sqlite-in-memory", "postgres"]
 # those that can be opened twice and are then one log
-SHARED = ["sqlite-file"]
+SHARED = ["sqlite-file", "postgres"]
 
 FULL = Edit(
     id="full",
     prompt="Who runs Ácme?",
-    target="Jané\n\x00 Doe 🦆",
+    target='Jané\n\\u0000 "Doe" 🦆',
     paraphrases=("Acme's boss?", "the head of Acme"),
     negatives=("Who founded Acme?",),
     namespace="firms",
@@ -69,14 +68,25 @@ def append(store: EditStore, *edits: Edit) -> list[Edit]:
         return writer.append(edits)
 
 
+def waits_for(store: EditStore, head: tuple[int, int, int]) -> bool:
+    """Whether a store learns within a second that others wrote."""
+    deadline = time.monotonic() + 1
+    while store.head() != head and time.monotonic() < deadline:
+        time.sleep(0.001)
+    return store.head() == head
+
+
 @pytest.fixture
-def opening(tmp_path: Path) -> Iterator[Callable[[str], Open]]:
-    """Given a name in the table, what opens that store; closes all of them in the end."""
+def opening(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[str], Open]]:
+    """Given a name among the stores, what opens it; closes all of them in the end."""
     opened: list[EditStore] = []
 
     def opener(name: str) -> Open:
+        locations = {"sqlite-file": lambda: tmp_path / "edits.db", "sqlite-in-memory": lambda: None}
+        location = locations.get(name, lambda: request.getfixturevalue("postgres_url"))()
+
         def open_it() -> EditStore:
-            opened.append(STORES[name](tmp_path))
+            opened.append(open_store(location))
             return opened[-1]
 
         return open_it
@@ -99,7 +109,7 @@ def open_shared(request: pytest.FixtureRequest, opening: Callable[[str], Open]) 
 def test_a_new_store_is_empty(store: EditStore):
     assert store.head() == (0, 0, 0)
     assert store.changes_since(0) == []
-    assert store.changes_backwards() == []
+    assert list(store.changes_backwards()) == []
     assert store.encoder() is None
     assert store.vectors(["anything"]) == {}
 
@@ -135,7 +145,7 @@ def test_revisions_are_numbered_without_gaps_and_changes_by_their_first(store: E
     assert [e.id for e in store.change(1)] == ["a", "b"]
     assert [e.id for e in store.change(4)] == ["b", "c"]
     assert store.change(2) == []
-    assert store.changes_backwards() == [(4, True), (3, False), (1, False)]
+    assert list(store.changes_backwards()) == [(4, True), (3, False), (1, False)]
 
 
 def test_an_empty_change_leaves_no_trace(store: EditStore):
@@ -167,12 +177,12 @@ def test_an_error_inside_a_transaction_takes_everything_back(store: EditStore):
 def test_vectors_are_kept_by_text_and_the_first_one_stays(store: EditStore):
     vectors = np.array([[1, 2, 3], [4, 5, 6]], np.float32)
     with store.transaction() as writer:
-        writer.replace_vectors("words@1", ["one", "zwei ü \x00"], vectors)
+        writer.replace_vectors("words@1", ["one", "zwei \\ü"], vectors)
         writer.put_vectors(["one", "three"], vectors + 10)
-    found = store.vectors(["three", "one", "zwei ü \x00", "one", "nothing"])
+    found = store.vectors(["three", "one", "zwei \\ü", "one", "nothing", "no\x00thing"])
     assert {text: vector.tolist() for text, vector in found.items()} == {
         "one": [1, 2, 3],
-        "zwei ü \x00": [4, 5, 6],
+        "zwei \\ü": [4, 5, 6],
         "three": [14, 15, 16],
     }
     assert store.encoder() == "words@1"
@@ -300,7 +310,7 @@ def test_a_setting_is_seen_by_others(open_shared: Open):
         writer.put_setting("threshold", "0.5")
         assert two.setting("threshold") is None
     assert two.setting("threshold") == "0.5"
-    assert two.head() == (0, 0, 1)
+    assert waits_for(two, (0, 0, 1))
 
 
 def test_what_was_learned_is_seen_by_others_once_committed_and_after_reopening(open_shared: Open):
@@ -331,7 +341,8 @@ def test_what_is_not_committed_is_not_seen_by_others(open_shared: Open):
         writer.append([plain("a")])
         assert two.head() == (0, 0, 0)
         assert two.changes_since(0) == []
-    assert two.head() == (1, 0, 0)
+    assert one.head() == (1, 0, 0)
+    assert waits_for(two, (1, 0, 0))
 
 
 def test_a_snapshot_holds_still_while_others_write(open_shared: Open):
@@ -346,8 +357,154 @@ def test_a_snapshot_holds_still_while_others_write(open_shared: Open):
         assert one.head() == (1, 0, 0)
         assert [e.id for e in one.changes_since(0)] == ["a"]
         assert one.vectors(["text"]) == {}
-    assert one.head() == (2, 1, 0)
+    assert waits_for(one, (2, 1, 0))
     assert set(one.vectors(["text"])) == {"text"}
+
+
+def test_a_revision_names_the_one_before_it_of_the_same_edit(store: EditStore):
+    append(store, plain("a"), plain("b"), replace(plain("a"), target="at once"))
+    written = append(store, replace(plain("b"), action="retire", active=False), plain("c"))
+    assert [(e.revision, e.id, e.previous) for e in store.changes_since(0)] == [
+        (1, "a", 0),
+        (2, "b", 0),
+        (3, "a", 1),
+        (4, "b", 2),
+        (5, "c", 0),
+    ]
+    assert store.changes_since(3) == written
+
+
+def test_changes_are_read_in_portions(store: EditStore):
+    append(store, *(plain(id) for id in "abc"))
+    append(store, plain("d"))
+    assert [e.id for e in store.changes_since(0, 2)] == ["a", "b"]
+    assert [e.id for e in store.changes_since(2, 2)] == ["c", "d"]
+    assert store.changes_since(4, 2) == []
+
+
+def test_the_newest_revision_of_each_edit_is_found_by_its_id(store: EditStore):
+    append(store, plain("a"), plain("b"), plain("c"))
+    append(store, replace(plain("a"), target="new"), replace(plain("b"), active=False))
+    append(store, replace(plain("a"), target="newer"))
+    found = store.newest(iter(["b", "a", "a", "nobody", "no\x00body"]))
+    assert {id: (e.revision, e.target, e.active) for id, e in found.items()} == {
+        "a": (6, "newer", True),
+        "b": (5, "target of b", False),
+    }
+    assert found["a"] == store.history("a")[-1]
+    assert store.newest([]) == {}
+
+
+def test_the_active_edit_at_a_prompt_is_found_in_its_namespace(store: EditStore):
+    two = replace(plain("two"), prompt="Who  runs ÁCME?", namespace="other")
+    append(store, replace(plain("one"), prompt="Who runs Ácme?"), two, plain("retired"))
+    append(store, replace(plain("retired"), active=False))
+    keys = [prompt_key(e) for e in store.changes_since(0)]
+    assert keys[0][1] == keys[1][1] == "who runs ácme?"
+    found = store.holding([*keys, ("third", "who runs ácme?"), ("default", "nobody's"), ("default", "\x00")])
+    assert {key: edit.id for key, edit in found.items()} == {keys[0]: "one", keys[1]: "two"}
+    # an edit that was moved is found where it is now, and one that comes back is found again
+    append(store, replace(two, namespace="third"), replace(plain("retired"), active=True))
+    found = store.holding([*keys, ("third", "who runs ácme?")])
+    assert {key: edit.id for key, edit in found.items()} == {
+        keys[0]: "one",
+        ("third", "who runs ácme?"): "two",
+        keys[2]: "retired",
+    }
+
+
+def test_edits_come_oldest_first_of_all_or_of_one_namespace(store: EditStore):
+    firms = [replace(plain(id), namespace="firms") for id in "bd"]
+    append(store, plain("c"), firms[0], plain("a"), firms[1])
+    append(store, replace(plain("c"), target="new"), replace(plain("a"), active=False))
+    assert [(e.id, e.target) for e in store.edits()] == [
+        ("c", "new"),
+        ("b", "target of b"),
+        ("d", "target of d"),
+    ]
+    assert [e.id for e in store.edits(include_retired=True)] == ["c", "b", "a", "d"]
+    assert [e.id for e in store.edits("firms")] == ["b", "d"]
+    assert [e.id for e in store.edits("default", include_retired=True)] == ["c", "a"]
+    assert list(store.edits("nowhere")) == []
+
+
+def test_many_edits_are_read_in_portions_in_their_order(store: EditStore):
+    ids = [f"edit {i}" for i in range(4_500)]
+    append(store, *map(plain, ids))
+    append(store, *(replace(plain(id), target="new") for id in ids[1_000:3_000]))
+    assert [e.id for e in store.edits()] == ids
+    assert sum(e.target == "new" for e in store.edits()) == 2_000
+    assert list(store.newest(ids)) != []
+    assert {id: e.id for id, e in store.newest(ids).items()} == {id: id for id in ids}
+    assert len(store.holding([("default", f"prompt of {id}") for id in ids])) == len(ids)
+
+
+def test_texts_may_be_as_long_as_an_edit_may_have_them(store: EditStore):
+    # more than one page of a B-tree takes, and nothing that packs well
+    long = "".join(chr(0x4E00 + i * 7919 % 20_000) for i in range(1_000))
+    one = Edit(id=long, prompt=long, target=long * 20, namespace=long, author=long)
+    two = replace(one, id=long[:-1] + "x", prompt=long[:-1] + "x")
+    assert len(long.encode()) == 3_000
+    written = append(store, one, two)
+    with store.transaction() as writer:
+        writer.put_vectors([one.prompt, two.prompt], np.eye(2, dtype=np.float32))
+    assert store.newest([one.id, two.id]) == {one.id: written[0], two.id: written[1]}
+    assert store.holding([prompt_key(two)]) == {prompt_key(two): written[1]}
+    assert list(store.edits(long)) == written
+    assert {text: v.tolist() for text, v in store.vectors([one.prompt, two.prompt]).items()} == {
+        one.prompt: [1, 0],
+        two.prompt: [0, 1],
+    }
+
+
+def test_an_identity_is_the_stores_own(open_shared: Open, tmp_path: Path):
+    one, two = open_shared(), open_shared()
+    with closing(SQLiteStore(tmp_path / "other.db")) as other:
+        assert one.identity() == two.identity() != other.identity()
+    assert len(one.identity()) == 32
+
+
+def test_what_is_at_hand_is_not_stale(store: EditStore):
+    append(store, plain("a"))
+    assert store.staleness == 0.0
+
+
+def test_a_second_writer_waits_for_the_first_and_comes_after_it(open_shared: Open):
+    one, two, reader = open_shared(), open_shared(), open_shared()
+    second = threading.Thread(target=append, args=(two, plain("second")))
+    with one.transaction() as writer:
+        writer.append([plain("first"), plain("first too")])
+        second.start()
+        # given its time, the second still has no revision to commit: it would be seen before those below it
+        second.join(0.3)
+        assert second.is_alive()
+        assert reader.changes_since(0) == []
+        writer.append([plain("first three")])
+    second.join(10)
+    assert not second.is_alive()
+    assert [(e.revision, e.id) for e in reader.changes_since(0)] == [
+        (1, "first"),
+        (2, "first too"),
+        (3, "first three"),
+        (4, "second"),
+    ]
+
+
+def test_readers_of_a_thread_do_not_wait_for_a_writer_of_another(open_shared: Open):
+    store = open_shared()
+    append(store, plain("a"))
+    seen: list[object] = []
+
+    def read() -> None:
+        seen.extend([store.head(), [e.id for e in store.changes_since(0)], [e.id for e in store.edits()]])
+
+    with store.transaction() as writer:
+        writer.append([plain("b")])
+        thread = threading.Thread(target=read)
+        thread.start()
+        thread.join(10)
+        assert seen == [(1, 0, 0), ["a"], ["a"]]
+    assert store.head() == (2, 0, 0)
 
 
 # --- files of earlier formats
@@ -359,6 +516,20 @@ CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID
 ALTER TABLE counter ADD COLUMN settings INTEGER NOT NULL DEFAULT 0;
 PRAGMA user_version = 2;
 """
+
+
+# what format 3 added, word for word
+FORMAT_3 = """
+CREATE TABLE learned (
+    content TEXT NOT NULL, base TEXT NOT NULL, body BLOB NOT NULL, PRIMARY KEY (content, base)
+) WITHOUT ROWID;
+PRAGMA user_version = 3;
+"""
+OF_FORMAT_3 = {
+    "counter": "revision, epoch, encoder, settings",
+    "revisions": "revision, change, edit_id, action, time, author, body",
+    "vectors": "text, vector",
+}
 
 
 def make_format_2(path: Path) -> None:
@@ -425,6 +596,38 @@ def test_a_file_of_format_2_is_opened_with_all_it_holds(tmp_path: Path):
             writer.put_learned("gpt2@1", {"a": b"one"})
     with closing(SQLiteStore(path)) as store:
         assert store.learned("gpt2@1", ["a"]) == {"a": b"one"}
+
+
+def test_a_file_of_format_3_becomes_what_a_new_one_would_be(tmp_path: Path):
+    with closing(SQLiteStore(tmp_path / "new.db")) as store:
+        with store.transaction() as writer:
+            writer.replace_vectors("words@1", ["one", "zwei ü \x00"], np.eye(2, 3, dtype=np.float32))
+        append(store, FULL, plain("a"), replace(plain("a"), prompt=" A\tNEW  prompt"), plain("b"))
+        append(store, replace(FULL, active=False, action="retire"))
+        append(store, replace(plain("b"), namespace="Ns ß", author=None), replace(FULL, prompt="STRASSE ß \x00 x"))
+    make_format_2(tmp_path / "old.db")
+    with closing(sqlite3.connect(tmp_path / "old.db")) as connection:
+        connection.executescript(FORMAT_3)
+        for table, columns in OF_FORMAT_3.items():
+            connection.execute(f"DELETE FROM {table}")
+            with closing(sqlite3.connect(tmp_path / "new.db")) as new:
+                rows = new.execute(f"SELECT {columns} FROM {table}").fetchall()
+            marks = ",".join("?" * len(columns.split(",")))
+            connection.executemany(f"INSERT INTO {table} VALUES ({marks})", rows)
+        connection.commit()
+    SQLiteStore(tmp_path / "old.db").close()
+    tables = {}
+    for name in ("old.db", "new.db"):
+        with closing(sqlite3.connect(tmp_path / name)) as connection:
+            tables[name] = {
+                table: connection.execute(f"SELECT * FROM {table} ORDER BY 1").fetchall()
+                for table in ("revisions", "vectors", "newest")
+            }
+            [identity] = connection.execute("SELECT store FROM counter").fetchone()
+            assert len(identity) == 32
+    assert tables["old.db"] == tables["new.db"]
+    assert [row[7] for row in tables["new.db"]["revisions"]] == [0, 0, 2, 0, 1, 4, 5]
+    assert sorted(row[:4] for row in tables["new.db"]["newest"]) == [("a", 2, 3, 1), ("b", 4, 6, 1), ("full", 1, 7, 1)]
 
 
 @pytest.mark.parametrize("make", [make_format_1, make_format_2])
@@ -498,6 +701,12 @@ def test_several_processes_open_a_file_of_format_1_at_once(tmp_path: Path):
 def test_the_formats_are_counted_by_their_migrations():
     # whoever adds a migration appends it; what is there stays word for word
     assert len(MIGRATIONS) == FORMAT
-    for (_, script), written in zip(MIGRATIONS, (FORMAT_1, FORMAT_2), strict=False):
+    for (_, script), written in zip(MIGRATIONS, (FORMAT_1, FORMAT_2, FORMAT_3), strict=False):
         assert script.split() == written.split("PRAGMA")[0].split()
-    assert [name for name, _ in MIGRATIONS] == ["revisions and vectors", "settings", "learned"]
+    assert [name for name, _ in MIGRATIONS] == [
+        "revisions and vectors",
+        "settings",
+        "learned",
+        "newest and checksums",
+        "learned by source, with checksums",
+    ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
@@ -21,7 +20,7 @@ from semedit.errors import (
     EditNotFoundError,
     EditRetiredError,
 )
-from semedit.memory.additions import Additions, prompt_key
+from semedit.memory.additions import Additions
 from semedit.memory.checks import (
     EDITABLE,
     check_author,
@@ -34,10 +33,15 @@ from semedit.memory.checks import (
 )
 from semedit.memory.conflicts import conflict_of
 from semedit.memory.encoder import Encoder, SentenceEncoder, Vectors
-from semedit.memory.sqlite import SQLiteStore
-from semedit.memory.store import EditStore
+from semedit.memory.erasure import Compacted, compact, erase
+from semedit.memory.opening import open_store
+from semedit.memory.snapshot import snapshot_of
+from semedit.memory.store import EditStore, prompt_key
+from semedit.memory.turns import giving_way, let_go
 from semedit.memory.undo import undoable
+from semedit.memory.verify import Verification, verify
 from semedit.memory.view import View
+from semedit.memory.writing import Changes
 from semedit.scope.base import ScopeClassifier
 
 # named before a method called `list` hides the builtin
@@ -53,11 +57,13 @@ _disabled: ContextVar[frozenset[int]] = ContextVar("semedit_disabled", default=f
 class EditMemory:
     """A durable log of edits, an encoder, and an index that follows the log.
 
-    Every call first catches up with the log, so that the edits of other processes are seen. Safe to use from several
-    threads.
+    Every call first catches up with the log, so that the edits of other processes are seen; a search that would have
+    to wait for a large change goes on with the edits as they were before it. Safe to use from several threads, and
+    none waits for another's search, or while texts are encoded.
 
     Args:
-        store: a store, or the path of a SQLite file; None keeps the edits in this process's memory alone.
+        store: a store, or what `open_store` reads: the path of a SQLite file, or the URL of a PostgreSQL database;
+            None keeps the edits in this process's memory alone.
         encoder: None takes all-MiniLM-L6-v2 as installed with semedit.
         scope: what tells `add` whether a new edit is in the scope of another; with None, as it is until `wrap` gives
             its own, nothing is told.
@@ -76,12 +82,22 @@ class EditMemory:
         encoder: Encoder | None = None,
         scope: ScopeClassifier | None = None,
     ) -> None:
-        self.store: EditStore = SQLiteStore(store) if store is None or isinstance(store, (str, Path)) else store
+        self.store: EditStore = open_store(store) if store is None or isinstance(store, (str, Path)) else store
         self.encoder: Encoder = encoder or SentenceEncoder()
         self.scope = scope
-        self._lock = threading.RLock()
-        self._view = View(self.store, self.encoder)
-        self._refresh()
+        self._view = View(self.store, self.encoder, snapshot_of(self.store, self.encoder))
+        self._changes = Changes(self.store, self.encoder, self._view)
+        self._view.refresh()
+
+    @property
+    def staleness(self) -> float:
+        """For how many seconds edits of other processes may have gone unseen; 0.0 while the store can be reached."""
+        return self.store.staleness
+
+    def close(self) -> None:
+        """Finishes what is done in the background, and lets go of the store."""
+        self._view.close()
+        self.store.close()
 
     # --- changing edits
 
@@ -137,17 +153,28 @@ class EditMemory:
                 warnings.warn(conflict, EditConflictWarning, stacklevel=2)
         return added
 
+    @giving_way()
     def add_many(self, edits: Iterable[Edit], *, progress: bool = False) -> Edits:
         """Adds edits as one change, all or none, encoded in batches; as `add` for each, in their order.
 
         Conflicts of their prompts with the scopes of other edits are not looked for.
         """
         checked = [check_edit(edit) for edit in edits]
-        with self._writing([text for edit in checked for text in edit.texts], progress) as revisions:
-            plan = Additions(self._view.edits, self._view.by_prompt, revisions)
-            planned = [plan.add(edit) for edit in checked]
+        planned: Edits = []
+
+        def decide() -> Edits:
+            holding = self.store.holding(map(prompt_key, checked))
+            there = self.store.newest(edit.id for edit in checked)
+            plan = Additions([*there.values(), *holding.values()], holding)
+            planned[:] = map(plan.add, checked)
+            return plan.revisions
+
+        revisions = self._changes.write(decide, [text for edit in checked for text in edit.texts], progress)
         written = {(edit.id, edit.active): edit for edit in revisions}
-        return [replace(written.get((edit.id, True), edit), outcome=edit.outcome) for edit in planned]
+        added = [replace(written.get((edit.id, True), edit), outcome=edit.outcome) for edit in planned]
+        written.clear()
+        let_go(checked, planned, revisions)
+        return added
 
     def update(self, id: str, *, author: str | None = None, **changes: Any) -> Edit:
         """Changes fields of an active edit; the old revision stays in its history.
@@ -164,34 +191,37 @@ class EditMemory:
         check_names(changes, EDITABLE)
         check_author(author)
         new = check_edit(replace(self._active(id), **changes))
-        with self._writing(new.texts) as revisions:
+
+        def decide() -> Edits:
             current = self._active(id)
             new = check_edit(replace(current, **changes))
-            other = self._view.by_prompt.get(prompt_key(new), id)
-            if other != id:
-                raise DuplicateEditError(f"edit {other!r} has this prompt already; retire it or update it instead")
-            if new == current:
-                return current
-            revisions.append(replace(new, action="update", author=author))
-        return revisions[0]
+            other = self.store.holding([prompt_key(new)]).get(prompt_key(new), current)
+            if other.id != id:
+                raise DuplicateEditError(f"edit {other.id!r} has this prompt already; retire it or update it instead")
+            return [] if new == current else [replace(new, action="update", author=author)]
+
+        return (self._changes.write(decide, new.texts) or [self.get(id)])[0]
 
     def add_negative(self, id: str, text: str, *, author: str | None = None) -> Edit:
         """Keeps an edit from firing on `text` and on what is at least as near to it as to the edit."""
         check_author(author)
         check_edit(replace(self._active(id), negatives=(text,)))
-        with self._writing([text]) as revisions:
+
+        def decide() -> Edits:
             edit = self._active(id)
             if text in edit.negatives:
-                return edit
-            revisions.append(replace(edit, negatives=(*edit.negatives, text), action="negative", author=author))
-        return revisions[0]
+                return []
+            return [replace(edit, negatives=(*edit.negatives, text), action="negative", author=author)]
+
+        return (self._changes.write(decide, [text]) or [self.get(id)])[0]
 
     def retire(self, id: str, *, author: str | None = None) -> Edit:
         """Takes an edit out of force; its history stays."""
         check_author(author)
-        with self._writing() as revisions:
-            revisions.append(replace(self._active(id), active=False, action="retire", author=author))
-        return revisions[0]
+        [retired] = self._changes.write(
+            lambda: [replace(self._active(id), active=False, action="retire", author=author)]
+        )
+        return retired
 
     def undo(self, *, author: str | None = None) -> Edits:
         """Takes back the last change that is not taken back yet, by new revisions; says what they are.
@@ -200,12 +230,11 @@ class EditMemory:
             NothingToUndoError: every change is taken back.
         """
         check_author(author)
-        before = undoable(self.store)
-        texts = [text for edit in before for text in edit.texts]
-        with self._writing(texts) as revisions:
-            # another process may have made or undone a change meanwhile; what it needs is then encoded here
-            revisions += [replace(edit, action="undo", author=author) for edit in undoable(self.store)]
-        return revisions
+        texts = [text for edit in undoable(self.store) if edit.active for text in edit.texts]
+        # another process may have made or undone a change meanwhile
+        return self._changes.write(
+            lambda: [replace(edit, action="undo", author=author) for edit in undoable(self.store)], texts
+        )
 
     # --- reading edits
 
@@ -215,23 +244,14 @@ class EditMemory:
         Raises:
             EditNotFoundError: there is none.
         """
-        with self._lock:
-            self._refresh()
-            if id not in self._view.edits:
-                raise EditNotFoundError(
-                    f"no edit has the id {id!r}; `list()` or `semedit edit ls` shows those there are"
-                )
-            return self._view.edits[id]
+        self._view.refresh_for_query()
+        return self._newest(id)
 
     def list(self, *, namespace: str | None = None, include_retired: bool = False) -> Edits:
         """The newest revision of each active edit, oldest edit first; of all edits, or of one namespace."""
-        with self._lock:
-            self._refresh()
-            return [
-                edit
-                for edit in self._view.edits.values()
-                if (edit.active or include_retired) and namespace in (None, edit.namespace)
-            ]
+        self._view.refresh_for_query()
+        with self.store.snapshot():
+            return list(self.store.edits(namespace, include_retired))
 
     def history(self, id: str) -> Edits:
         """All revisions of an edit, oldest first."""
@@ -259,26 +279,23 @@ class EditMemory:
         if not self.holds_any(namespaces):
             return tuple([] for _ in queries)
         names = ("default",) if namespaces is None else tuple(namespaces)
-        # without the lock: others may search and write meanwhile
         return self._nearest(self.encoder.encode(queries), k, names)
 
     def similarities(self, pairs: Sequence[tuple[str, str]]) -> Vectors:
-        """The cosines of pairs of texts, `(pairs,)`; each text is one of an edit in the memory: none is encoded."""
-        vectors = self.store.vectors(text for pair in pairs for text in pair)
+        """The cosines of pairs of texts, `(pairs,)`; a text of an edit in the memory is not encoded again."""
+        vectors = self._changes.vectors(text for pair in pairs for text in pair)
         return np.array([vectors[one] @ vectors[other] for one, other in pairs], np.float32)
 
     def count(self, namespaces: Sequence[str] | None = None) -> int:
         """How many active edits there are in these namespaces; None counts `"default"` alone."""
-        with self._lock:
-            self._refresh()
-            return self._view.keys.count(("default",) if namespaces is None else namespaces)
+        self._view.refresh_for_query()
+        return self._view.state.count(("default",) if namespaces is None else namespaces)
 
     def holds_any(self, namespaces: Sequence[str] | None = None) -> bool:
         """Whether there is an edit to find in these namespaces, now and in this thread."""
-        with self._lock:
-            self._refresh()
-            names = ("default",) if namespaces is None else namespaces
-            return id(self) not in _disabled.get() and self._view.keys.holds_any(names)
+        self._view.refresh_for_query()
+        names = ("default",) if namespaces is None else namespaces
+        return id(self) not in _disabled.get() and self._view.state.holds_any(names)
 
     @contextlib.contextmanager
     def disabled(self) -> Iterator[None]:
@@ -295,104 +312,86 @@ class EditMemory:
         """Writes the active edits to a JSON-lines file; says how many."""
         return write_jsonl(path, self.list())
 
+    @giving_way()
     def import_(self, path: str | Path, *, author: str | None = None, progress: bool = False) -> Edits:
         """Adds the edits of a JSON-lines file as one change, all or none, as `add_many`; each says its outcome."""
         edits = [replace(edit, author=author) for edit in read_jsonl(path)]
         return self.add_many(edits, progress=progress)
 
+    # --- keeping and forgetting
+
+    def backup(self, path: str | Path) -> None:
+        """Writes the memory, as it is at one moment, to a new file, while others change it; see `EditStore.backup`."""
+        self.store.backup(path)
+
+    def verify(self) -> Verification:
+        """Reads the whole memory and says whether anything is missing or is not what was written."""
+        return verify(self.store)
+
+    def erase(self, id: str, *, author: str | None = None) -> Edit:
+        """Forgets what an edit ever said, its vectors and learned values; who changed it when stays in its history.
+
+        When the call returns, they are gone from the files of the store (see its `scrub`) and of the index; other
+        processes forget them at their next call. Backups and exports are not reached. The store is written anew; where
+        that fails, call it again.
+
+        Raises:
+            EditNotFoundError: no edit has this id.
+            StoreError: it could not be written.
+        """
+        check_author(author)
+        erased = erase(self.store, self.get(id).id, author)
+        self._view.refresh()
+        self._view.discard_saved(erased.revision)
+        self.store.scrub()
+        return erased
+
+    def compact(self) -> Compacted:
+        """Drops the vectors and learned values that no active edit needs; says how many, and how many bytes.
+
+        Edits and their history stay; what an undo brings back is made anew.
+        """
+        dropped = compact(self.store)
+        self.store.scrub()
+        return dropped
+
     # --- settings
 
     def setting(self, name: str) -> str | None:
         """The value that is kept with the edits under a name, as the last process to write it left it, or None."""
-        with self._lock:
-            self._refresh()
-            return self._view.setting(name)
+        self._view.refresh_for_query()
+        return self._view.setting(name)
 
     def set_setting(self, name: str, value: str) -> None:
         """Keeps a value under a name; other processes see it at their next call."""
-        with self._lock, self.store.transaction() as writer:
+        with self.store.transaction() as writer:
             writer.put_setting(name, value)
 
-    # --- following the log
-
-    def _refresh(self) -> None:
-        """Catches up with the log."""
-        with self._lock:
-            self._view.refresh()
-
-    @contextlib.contextmanager
-    def _writing(self, texts: Iterable[str] = (), progress: bool = False) -> Iterator[Edits]:
-        """Collects revisions and writes them as one change, with the vectors of their texts.
-
-        What is appended to the list that it yields stands there as it was written when the block is left.
-        """
-        ready = self._encode_missing(texts, progress)
-        revisions: Edits = []
-        with self._lock:
-            with self.store.transaction() as writer:
-                # holding the log, this process knows all there is to know
-                self._refresh()
-                if self.store.encoder() is None:
-                    writer.replace_vectors(self.encoder.fingerprint, [], np.zeros((0, self.encoder.dim), np.float32))
-                yield revisions
-                missing = self._encode_missing(text for edit in revisions for text in edit.texts if text not in ready)
-                ready.update(missing)
-                if ready:
-                    writer.put_vectors(list(ready), np.stack(list(ready.values())))
-                revisions[:] = writer.append(revisions)
-            self._refresh()
-
-    def _encode_missing(self, texts: Iterable[str], progress: bool = False) -> dict[str, Vectors]:
-        """Vectors of the texts that the store has none of."""
-        wanted = list(dict.fromkeys(texts))
-        kept = self.store.vectors(wanted)
-        missing = [text for text in wanted if text not in kept]
-        if not missing:
-            return {}
-        return dict(zip(missing, self.encoder.encode(missing, progress=progress), strict=True))
+    # --- what they share
 
     def _nearest(self, vectors: Vectors, k: int, namespaces: Sequence[str]) -> tuple[Candidates, ...]:
         """The k edits in force nearest to each of `(queries, dim)` vectors."""
-        with self._lock:
-            self._refresh()
-            now = datetime.now(timezone.utc)
-            found = self._view.keys.nearest(vectors, k, namespaces, lambda id: self._view.edits[id].in_force(now))
-            return tuple(
-                [
-                    Candidate(self._view.edits[id], key, cosine, self._view.keys.to_negatives(id, vector))
-                    for id, key, cosine in row
-                ]
-                for row, vector in zip(found, vectors, strict=True)
-            )
+        self._view.refresh_for_query()
+        return self._view.state.nearest(vectors, k, namespaces, datetime.now(timezone.utc))
 
     def _near(self, edit: Edit) -> Candidates:
         """The edits near to the prompt of an edit that was just written."""
         [vector] = self.store.vectors([edit.prompt]).values()
         return self._nearest(vector[None], _NEIGHBOURS, [edit.namespace])[0]
 
+    def _newest(self, id: str) -> Edit:
+        try:
+            newest = self.store.newest([id])
+        except UnicodeEncodeError:  # a character that is no text, so no edit has this id
+            newest = {}
+        if id not in newest:
+            raise EditNotFoundError(f"no edit has the id {id!r}; `list()` or `semedit edit ls` shows those there are")
+        return newest[id]
+
     def _active(self, id: str) -> Edit:
-        edit = self.get(id)
+        edit = self._newest(id)
+        if edit.action == "erase":
+            raise EditRetiredError(f"edit {id!r} was erased (revision {edit.revision}); add a new one")
         if not edit.active:
             raise EditRetiredError(f"edit {id!r} was retired (revision {edit.revision}); add it again or undo that")
         return edit
-
-
-def reembed(store: EditStore, encoder: Encoder, *, progress: bool = False) -> int:
-    """Makes all vectors of a store anew with another encoder, all or none; says how many texts there are.
-
-    Other processes that have the store open with the old encoder are refused at their next call.
-    """
-
-    def all_texts() -> list[str]:
-        newest = {edit.id: edit for edit in store.changes_since(0)}
-        return list(dict.fromkeys(text for edit in newest.values() for text in edit.texts))
-
-    texts = all_texts()
-    vectors = dict(zip(texts, encoder.encode(texts, progress=progress), strict=True)) if texts else {}
-    with store.transaction() as writer:
-        late = [text for text in all_texts() if text not in vectors]
-        if late:
-            vectors.update(zip(late, encoder.encode(late), strict=True))
-        stacked = np.stack(list(vectors.values())) if vectors else np.zeros((0, encoder.dim), np.float32)
-        writer.replace_vectors(encoder.fingerprint, list(vectors), stacked)
-    return len(vectors)

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import os
+import random
 import sqlite3
-import threading
 import time
-import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import datetime, timezone
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +14,22 @@ import numpy as np
 
 from semedit.edits import Edit
 from semedit.errors import StoreError
+from semedit.memory.backup import copy_file
+from semedit.memory.connections import Connections
 from semedit.memory.encoder import Vectors
 from semedit.memory.schema import APPLICATION_ID, FORMAT, format_of, migrate
-from semedit.memory.store import Head, from_json, numbered, to_json
+from semedit.memory.sqlite_writer import ROWS_AT_ONCE, SQLiteWriter, head_of
+from semedit.memory.store import TABLES, Head, PromptKey, check_row, damaged, prompt_key, revision_of
 
 _BUSY_SECONDS = 60.0
-_TEXTS_AT_ONCE = 500
+# a join with `newest` has two of some
+_REVISION = ", ".join(f"revisions.{name}" for name in TABLES["revisions"])
 
 
 class SQLiteStore:
     """The log in SQLite's write-ahead mode: readers never wait, writers wait for one another.
+
+    In memory alone, readers of all but the head wait for a writer.
 
     Args:
         path: the file, made where there is none; None keeps everything in this process's memory alone.
@@ -38,12 +41,15 @@ class SQLiteStore:
     def __init__(self, path: str | Path | None = None) -> None:
         # through Path, for an empty name would mean a file that vanishes
         self.location = ":memory:" if path is None else str(Path(path))
-        self._lock = threading.RLock()
-        self._closed = False
-        self._connection: sqlite3.Connection | None = self._open()
-        if self.location != ":memory:" and hasattr(os, "register_at_fork"):
-            let_go, release = _weakly(self._before_fork), _weakly(self._after_fork)
-            os.register_at_fork(before=let_go, after_in_parent=release, after_in_child=release)
+        in_memory = self.location == ":memory:"
+        self._connections = Connections(self._open, self.location, single=in_memory)
+        # what is in memory has one connection, which a writer may hold: readers are told what it last committed
+        self._head = Head(0, 0, 0) if in_memory else None
+
+    @property
+    def staleness(self) -> float:
+        """0.0: a file is there."""
+        return 0.0
 
     @contextlib.contextmanager
     def snapshot(self) -> Iterator[None]:
@@ -60,32 +66,116 @@ class SQLiteStore:
 
     def head(self) -> Head:
         """How far the log is."""
+        if self._head is not None and self._connections.held is None and not self._connections.closed:
+            return self._head
         with self._reading() as connection:
-            return Head(*connection.execute("SELECT revision, epoch, settings FROM counter").fetchone())
+            return head_of(connection)
 
-    def changes_since(self, revision: int) -> list[Edit]:
-        """All revisions after that one, in order."""
-        return self._select("revision > ? ORDER BY revision", revision)
+    def identity(self) -> str:
+        """A random name that the file was given when it was made."""
+        with self._reading() as connection:
+            return str(connection.execute("SELECT store FROM counter").fetchone()[0])
+
+    def changes_since(self, revision: int, limit: int | None = None) -> list[Edit]:
+        """The revisions after that one, in order, or at most so many of them."""
+        head = self.head().revision
+        found = self._select("revision > ? ORDER BY revision LIMIT ?", revision, -1 if limit is None else limit)
+        last = found[-1].revision if found else revision
+        if last - revision != len(found) or (len(found) != limit and last < head):
+            raise damaged(self.location, f"a revision after {revision} is missing")
+        return found
 
     def history(self, edit_id: str) -> list[Edit]:
         """All revisions of one edit, in order."""
-        return self._select("edit_id = ? ORDER BY revision", edit_id)
+        with self.snapshot():
+            found = self._select("edit_id = ? ORDER BY revision", edit_id)
+            newest = self.newest([edit_id])
+        before = [0, *(edit.revision for edit in found)]
+        if [edit.previous for edit in found] != before[:-1] or newest != {edit_id: edit for edit in found[-1:]}:
+            raise damaged(self.location, f"a revision of edit {edit_id!r} is missing")
+        return found
 
     def change(self, change: int) -> list[Edit]:
         """All revisions of one change, in order."""
         # a change is a run of revisions that begins with its own number
         return self._select("revision >= ?1 AND change = ?1 ORDER BY revision", change)
 
-    def changes_backwards(self) -> list[tuple[int, bool]]:
-        """Each change, newest first, and whether it is an undo."""
-        with self._reading() as connection:
-            rows = connection.execute("SELECT change, action FROM revisions WHERE revision = change ORDER BY 1 DESC")
-            return [(change, action == "undo") for change, action in rows]
+    def changes_backwards(self) -> Iterator[tuple[int, bool]]:
+        """Each change that can be taken back, newest first, and whether it is an undo."""
+        last = self.head().revision
+        while last:
+            with self._reading() as connection:
+                row = connection.execute(
+                    "SELECT first.change, first.action, EXISTS ("
+                    "SELECT 1 FROM revisions AS one JOIN newest USING (edit_id) JOIN revisions AS now "
+                    "ON now.revision = newest.revision "
+                    "WHERE one.revision BETWEEN first.revision AND last.revision AND now.action != 'erase'"
+                    ") FROM revisions AS last JOIN revisions AS first ON first.revision = last.change "
+                    "WHERE last.revision = ?",
+                    (last,),
+                ).fetchone()
+                if row is None:
+                    raise sqlite3.DatabaseError(f"the change of revision {last} is malformed")
+                change, action, any_left = row
+            if any_left:
+                yield change, action == "undo"
+            last = change - 1
+
+    def newest(self, ids: Iterable[str]) -> dict[str, Edit]:
+        """The newest revision of each of these edits that there is."""
+        wanted = set(ids)
+        with self.snapshot():
+            select = f"SELECT {_REVISION} FROM newest JOIN revisions USING (revision, edit_id) WHERE edit_id IN"
+            found = {edit.id: edit for edit in self._revisions(self._of_many(select, wanted))}
+            for [edit_id] in self._of_many("SELECT edit_id FROM revisions WHERE edit_id IN", wanted - found.keys()):
+                raise damaged(self.location, f"edit {edit_id!r} is filed nowhere")
+        return found
+
+    def holding(self, prompts: Iterable[PromptKey]) -> dict[PromptKey, Edit]:
+        """The active edit at each of these prompts that has one."""
+        by_namespace: dict[str, list[str]] = {}
+        for namespace, key in prompts:
+            by_namespace.setdefault(namespace, []).append(key)
+        select = (
+            f"SELECT {_REVISION} FROM newest JOIN revisions USING (revision) "
+            "WHERE newest.active AND newest.namespace = ? AND newest.prompt_key IN"
+        )
+        edits = [
+            edit
+            for namespace, keys in by_namespace.items()
+            for edit in self._revisions(self._of_many(select, keys, namespace))
+        ]
+        return {prompt_key(edit): edit for edit in edits}
+
+    def edits(self, namespace: str | None = None, include_retired: bool = False) -> Iterator[Edit]:
+        """The newest revision of each active edit, oldest edit first, read in portions."""
+        where = "" if include_retired else "AND newest.active "
+        values: tuple[str, ...] = ()
+        if namespace is not None:
+            where += "AND newest.namespace = ? "
+            values = (namespace,)
+        select = (
+            f"SELECT {_REVISION}, newest.first FROM newest JOIN revisions USING (revision, edit_id) "
+            f"WHERE newest.first > ? {where}ORDER BY newest.first LIMIT {ROWS_AT_ONCE}"
+        )
+        first = count = 0
+        while True:
+            with self._reading() as connection:
+                rows = connection.execute(select, (first, *values)).fetchall()
+                count += len(rows)
+                if len(rows) < ROWS_AT_ONCE and connection.in_transaction:
+                    self._check_count(connection, count, namespace, include_retired)
+            yield from self._revisions(rows)
+            if len(rows) < ROWS_AT_ONCE:
+                return
+            first = rows[-1][-1]
 
     def vectors(self, texts: Iterable[str]) -> dict[str, Vectors]:
         """The vector of each text that has one."""
-        rows = self._of_many("SELECT text, vector FROM vectors WHERE text IN", texts)
-        return {text: np.frombuffer(blob, dtype="<f4") for text, blob in rows}
+        rows = self._of_many("SELECT text, vector, checksum FROM vectors WHERE text IN", texts)
+        for row in rows:
+            check_row(row, f"the vector of {row[0]!r}", self.location)
+        return {text: np.frombuffer(blob, dtype="<f4") for text, blob, _ in rows}
 
     def encoder(self) -> str | None:
         """The fingerprint of the encoder that made the vectors."""
@@ -101,43 +191,77 @@ class SQLiteStore:
 
     def learned(self, base: str, contents: Iterable[str]) -> dict[str, bytes]:
         """What was learned for a base model, for each of the contents that has something."""
-        return dict(self._of_many("SELECT content, body FROM learned WHERE base = ? AND content IN", contents, base))
+        select = "SELECT content, base, body, checksum FROM learned WHERE base = ? AND content IN"
+        rows = self._of_many(select, contents, base)
+        for row in rows:
+            check_row(row, f"the learned value {row[0]!r}", self.location)
+        return {content: body for content, _, body, _ in rows}
 
     def learned_elsewhere(self, base: str, contents: Iterable[str]) -> dict[str, str]:
         """For each of the contents that other base models have something of, one of these models."""
         return dict(self._of_many("SELECT content, base FROM learned WHERE base != ? AND content IN", contents, base))
 
-    @contextlib.contextmanager
-    def transaction(self) -> Iterator[_SQLiteWriter]:
-        """Holds the file for writing, waiting up to a minute for other writers."""
-        with self._lock, self._explained("write to"):
-            connection = self._current()
-            connection.execute("BEGIN IMMEDIATE")
+    def rows(self, table: str) -> Iterator[tuple[Any, ...]]:
+        """The rows of a table as they are kept; a text that is damaged comes with marks in place of what it held."""
+        order = "ORDER BY revision" if table == "revisions" else ""
+        with self._reading() as connection:
+            connection.text_factory = lambda text: text.decode(errors="replace")
             try:
-                yield _SQLiteWriter(connection)
+                yield from connection.execute(f"SELECT {', '.join(TABLES[table])} FROM {table} {order}")
+            finally:
+                connection.text_factory = str
+
+    def damage(self) -> list[str]:
+        """What SQLite's integrity check finds."""
+        with self._reading() as connection:
+            found = [str(row[0]) for row in connection.execute("PRAGMA integrity_check")]
+        return [] if found == ["ok"] else found
+
+    def backup(self, path: str | Path) -> None:
+        """Writes all there is to a new file, by SQLite's backup within one reading transaction, so none starts anew.
+
+        Raises:
+            StoreError: there is such a file already, or it cannot be written.
+        """
+        with self.snapshot(), self._explained("back up"), self._connections.lent() as connection:
+            copy_file(connection, path)
+
+    def scrub(self) -> None:
+        """Writes the file anew without what was deleted, which writers wait for, and empties the write-ahead log.
+
+        What the file system or the disk keeps of blocks that a file no longer has is beyond reach.
+
+        Raises:
+            StoreError: there is no space for a second copy, or another process has been reading for over a minute.
+        """
+        with self._connections.writing, self._explained("clean"), self._connections.lent() as connection:
+            connection.execute("VACUUM")
+            # where another process is moving the log into the file, SQLite does not wait for it
+            deadline = time.monotonic() + _BUSY_SECONDS
+            while connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+                if time.monotonic() > deadline:
+                    raise sqlite3.OperationalError("database is locked")
+                time.sleep(0.01)
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[SQLiteWriter]:
+        """Holds the file for writing, waiting up to a minute for other processes."""
+        with self._connections.writing, self._explained("write to"), self._connections.lent() as connection:
+            _begin(connection)
+            try:
+                yield SQLiteWriter(connection)
+                head = head_of(connection)
                 connection.execute("COMMIT")
             except BaseException:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
+            if self._head is not None:
+                self._head = head
 
     def close(self) -> None:
         """Closes the file."""
-        with self._lock:
-            self._closed = True
-            if self._connection is not None:
-                self._connection.close()
-
-    def _before_fork(self) -> None:
-        # no connection may live through a fork: SQLite would believe in the child that it holds its parent's locks,
-        # and what the child writes could be lost
-        self._lock.acquire()
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
-
-    def _after_fork(self) -> None:
-        self._lock.release()
+        self._connections.close()
 
     def _open(self) -> sqlite3.Connection:
         with self._explained("open"):
@@ -167,100 +291,75 @@ class SQLiteStore:
             )
         # an acknowledged edit survives a loss of power, at the price of one flush for each change
         connection.execute("PRAGMA synchronous = FULL")
+        # what is deleted is overwritten
+        connection.execute("PRAGMA secure_delete = ON")
         if version < FORMAT:
             _switch_to_wal(connection)
             migrate(connection)
 
-    def _current(self) -> sqlite3.Connection:
-        if self._closed:
-            raise StoreError(f"the edit memory {self.location} was closed; open it again")
-        if self._connection is None:
-            self._connection = self._open()
-        return self._connection
-
     @contextlib.contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
-        with self._lock, self._explained("read"):
-            yield self._current()
+        with self._explained("read"), self._connections.lent() as connection:
+            yield connection
 
-    def _of_many(self, select: str, values: Iterable[str], *first: str) -> list[tuple[str, Any]]:
+    def _of_many(self, select: str, values: Iterable[str], *first: str) -> list[tuple[Any, ...]]:
         """The rows of a query that ends in `IN`, over any number of values."""
         wanted = list(dict.fromkeys(values))
-        rows: list[tuple[str, Any]] = []
+        rows: list[tuple[Any, ...]] = []
         with self._reading() as connection:
-            for start in range(0, len(wanted), _TEXTS_AT_ONCE):
-                part = wanted[start : start + _TEXTS_AT_ONCE]
+            for start in range(0, len(wanted), ROWS_AT_ONCE):
+                part = wanted[start : start + ROWS_AT_ONCE]
                 marks = ",".join("?" * len(part))
                 rows += connection.execute(f"{select} ({marks})", (*first, *part))
         return rows
 
-    def _select(self, condition: str, value: object) -> list[Edit]:
-        columns = "revision, change, edit_id, action, time, author, body"
+    def _select(self, condition: str, *values: object) -> list[Edit]:
         with self._reading() as connection:
-            rows = connection.execute(f"SELECT {columns} FROM revisions WHERE {condition}", (value,)).fetchall()
-        return [
-            from_json(
-                body,
-                revision=revision,
-                change=change,
-                id=edit_id,
-                action=action,
-                time=datetime.fromisoformat(time),
-                author=author,
-            )
-            for revision, change, edit_id, action, time, author, body in rows
-        ]
+            rows = connection.execute(f"SELECT {_REVISION} FROM revisions WHERE {condition}", values).fetchall()
+        return list(self._revisions(rows))
+
+    def _check_count(
+        self, connection: sqlite3.Connection, count: int, namespace: str | None, include_retired: bool
+    ) -> None:
+        """Compares how many edits were read with how many an index has that these were not read by.
+
+        SQLite does not notice that a page has lost a row.
+        """
+        index = "newest_in_namespace" if include_retired else "newest_at_prompt"
+        where = "first > 0" if include_retired else "active"
+        values = () if namespace is None else (namespace,)
+        where += "" if namespace is None else " AND namespace = ?"
+        [there] = connection.execute(f"SELECT count(*) FROM newest INDEXED BY {index} WHERE {where}", values).fetchone()
+        if there != count:
+            raise damaged(self.location, f"it has {there} edits, of which {count} are found")
+
+    def _revisions(self, rows: Iterable[Sequence[Any]]) -> Iterator[Edit]:
+        return (revision_of(row, self.location) for row in rows)
 
     @contextlib.contextmanager
     def _explained(self, doing: str) -> Iterator[None]:
         try:
             yield
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:  # the second where what SQLite says quotes damage
             raise StoreError(f"cannot {doing} the edit memory {self.location}: {_advice(error)}") from error
 
 
-class _SQLiteWriter:
-    """Writes within a transaction."""
-
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self.connection = connection
-
-    def append(self, edits: Sequence[Edit]) -> list[Edit]:
-        """Adds revisions as one change."""
-        [head] = self.connection.execute("SELECT revision FROM counter").fetchone()
-        now = datetime.now(timezone.utc)
-        written = numbered(edits, head, now)
-        self.connection.executemany(
-            "INSERT INTO revisions VALUES (?, ?, ?, ?, ?, ?, ?)",
-            ((e.revision, e.change, e.id, e.action, now.isoformat(), e.author, to_json(e)) for e in written),
-        )
-        self.connection.execute("UPDATE counter SET revision = ?", (head + len(edits),))
-        return written
-
-    def put_vectors(self, texts: Sequence[str], vectors: Vectors) -> None:
-        """Keeps a vector for each text."""
-        self.connection.executemany(
-            "INSERT OR IGNORE INTO vectors VALUES (?, ?)",
-            ((text, vector.astype("<f4").tobytes()) for text, vector in zip(texts, vectors, strict=True)),
-        )
-
-    def replace_vectors(self, fingerprint: str, texts: Sequence[str], vectors: Vectors) -> None:
-        """Begins a new epoch with these vectors."""
-        self.connection.execute("DELETE FROM vectors")
-        self.connection.execute("UPDATE counter SET epoch = epoch + 1, encoder = ?", (fingerprint,))
-        self.put_vectors(texts, vectors)
-
-    def put_setting(self, name: str, value: str) -> None:
-        """Keeps a value under a name."""
-        self.connection.execute("INSERT OR REPLACE INTO settings VALUES (?, ?)", (name, value))
-        self.connection.execute("UPDATE counter SET settings = settings + 1")
-
-    def put_learned(self, base: str, bodies: Mapping[str, bytes]) -> None:
-        """Keeps what was learned for a base model."""
-        self.connection.executemany(
-            "INSERT OR IGNORE INTO learned VALUES (?, ?, ?)",
-            ((content, base, body) for content, body in bodies.items()),
-        )
+def _begin(connection: sqlite3.Connection) -> None:
+    # SQLite's own waiting looks ever more seldom, up to ten times a second: beside one that writes again and again,
+    # others would seldom find the file free
+    deadline = time.monotonic() + _BUSY_SECONDS
+    connection.execute("PRAGMA busy_timeout = 0")
+    try:
+        while True:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                return
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > deadline:
+                    raise
+            time.sleep(random.uniform(0.0005, 0.003))
+    finally:
+        connection.execute(f"PRAGMA busy_timeout = {_BUSY_SECONDS * 1000:.0f}")
 
 
 def _switch_to_wal(connection: sqlite3.Connection) -> None:
@@ -276,27 +375,15 @@ def _switch_to_wal(connection: sqlite3.Connection) -> None:
         time.sleep(0.01)
 
 
-def _weakly(method: Callable[[], None]) -> Callable[[], None]:
-    """Calls a method for as long as its object is there, without keeping it there."""
-    reference = weakref.WeakMethod(method)
-
-    def call() -> None:
-        bound = reference()
-        if bound is not None:
-            bound()
-
-    return call
-
-
-def _advice(error: sqlite3.Error) -> str:
+def _advice(error: sqlite3.Error | UnicodeDecodeError) -> str:
     """What SQLite found, and what to do."""
     what = str(error)
-    if "not a database" in what or "malformed" in what:
+    if "not a database" in what or "malformed" in what or "decode" in what:
         return f"{what}; it is no edit memory or is damaged, so name another file or restore a backup"
     if "readonly" in what or "unable to open" in what:
         return f"{what}; check that its folder exists and can be written, WAL mode writes beside the file"
     if "full" in what or "disk I/O" in what:
         return f"{what}; nothing was changed, so make sure that the disk is sound and has space, and try again"
     if "locked" in what:
-        return f"{what}; another process has been writing for over {_BUSY_SECONDS:.0f} s, so try again when it is done"
+        return f"{what}; another process has held it for over {_BUSY_SECONDS:.0f} s, so try again when it is done"
     return what

@@ -10,7 +10,7 @@ from semedit.memory.store import EditStore
 
 
 def undoable(store: EditStore) -> list[Edit]:
-    """What the edits of the last change that is not undone were before it.
+    """What the edits of the last change that is not undone were before it, but for those that are erased.
 
     Raises:
         NothingToUndoError: every change is undone.
@@ -22,12 +22,16 @@ def undoable(store: EditStore) -> list[Edit]:
         elif undone:
             undone -= 1
         else:
-            # a bulk change may hold several revisions of an edit
-            return [_before(store, id, change) for id in dict.fromkeys(e.id for e in store.change(change))]
+            # of several revisions of an edit in one change, the first says what was before
+            first: dict[str, Edit] = {}
+            for edit in store.change(change):
+                first.setdefault(edit.id, edit)
+            newest = store.newest(first)
+            return [_before(store, edit) for id, edit in first.items() if newest[id].action != "erase"]
     raise NothingToUndoError("there is no change left to undo")
 
 
-def _before(store: EditStore, id: str, change: int) -> Edit:
-    history = store.history(id)
-    earlier = [edit for edit in history if edit.revision < change]
-    return earlier[-1] if earlier else replace(history[0], active=False)
+def _before(store: EditStore, edit: Edit) -> Edit:
+    if not edit.previous:
+        return replace(edit, active=False)
+    return next(earlier for earlier in store.history(edit.id) if earlier.revision == edit.previous)

@@ -21,6 +21,7 @@ from semedit.errors import AdaptorWarning, LayerError
 from semedit.fingerprint import sampled_fingerprint
 from semedit.hooks import embedding_path, first_layer, layer_at, layer_inputs, replaced_output
 from semedit.memory.edit_memory import EditMemory
+from semedit.memory.learned import learned_name
 from semedit.overrides.adaptor_config import AdaptorConfig
 from semedit.overrides.base import ModelCall, answer_separator, continuation_ids
 from semedit.overrides.codebook import Floats, Label
@@ -151,12 +152,12 @@ class AdaptorOverride:
         return {id: kept[content] for id, content in contents.items()}
 
     def content(self, edit: Edit) -> str:
-        """What names an edit's value: a digest of all that decides it beside the base and the layer."""
+        """What names an edit's value: digests of all that decides it beside the base and the layer."""
         settings = asdict(self.config)
         # these say where a value is used, and not what it is
         for name in ("layer", "routing", "radius", "unit_keys", "published_rules"):
             del settings[name]
-        return "value " + _digest([edit.keys, edit.target, settings])
+        return learned_name([edit.keys, edit.target], "value", settings)
 
     def size(self, edits: Sequence[Edit]) -> int:
         """How many bytes are kept of the values of edits."""
@@ -176,7 +177,7 @@ class AdaptorOverride:
         Raises:
             LayerError: the layer is given token ids, as an embedding is.
         """
-        names = {text: "key " + _digest([text, self.config.unit_keys]) for text in texts}
+        names = {text: learned_name(text, "key", self.config.unit_keys) for text in texts}
         found = self.memory.store.learned(self.fingerprint, names.values())
         missing = [text for text, name in names.items() if name not in found]
         if missing:
