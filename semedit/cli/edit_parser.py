@@ -11,8 +11,11 @@ from semedit.cli.options import (
     adaptor_option,
     command,
     json_option,
+    length_option,
     memory_options,
     model_option,
+    model_options,
+    routing_options,
     scope_option,
 )
 
@@ -23,9 +26,9 @@ def add_edit(commands: Subparsers) -> None:
         "edit",
         help="add, list, change and undo edits",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Works on the edits of a memory file. Nothing is erased: each change is a\n"
-        "revision more, and can be undone. Processes that have the file open see a change\n"
-        "on their next call.",
+        description="Works on the edits of a memory file. Each change is a revision more, and can be\n"
+        "undone; only `erase` forgets. Processes that have the file open see a change on\n"
+        "their next call.",
         epilog=EXIT_CODES,
     )
     actions = edit.add_subparsers(required=True, metavar="ACTION")
@@ -35,6 +38,9 @@ def add_edit(commands: Subparsers) -> None:
     _add_undoing(actions)
     _add_files(actions)
     _add_learn(actions)
+    _add_check(actions)
+    _add_keeping(actions)
+    _add_forgetting(actions)
 
 
 def _add_add(actions: Subparsers) -> None:
@@ -195,6 +201,85 @@ def _add_learn(actions: Subparsers) -> None:
     parser.set_defaults(override="adaptor")
     memory_options(parser, encoder=False)
     json_option(parser, "a JSON object: learned, reached, median_steps, learned_before, base")
+
+
+def _add_check(actions: Subparsers) -> None:
+    parser = command(
+        actions,
+        "check",
+        "check:check",
+        "ask the model what its edits promise",
+        "Asks the model the prompt and the paraphrases of each edit in force, which the edit must answer with its "
+        "target, and its negatives, which it must not answer. Shows what was asked, expected and got wherever that "
+        "fails, and why: for instance that another edit answered. Answers are generated greedily to their natural end "
+        "and compared without case, punctuation and articles. Exits with 1 where anything fails, so that it can stand "
+        "before a deployment; name here the model and whatever else will answer then.",
+        "semedit edit check --memory edits.db --model path/to/model",
+    )
+    model_options(parser)
+    memory_options(parser)
+    routing_options(parser)
+    length_option(parser)
+    json_option(parser, "a JSON object: edits, not_checked (those of other namespaces), checked, failed, failures")
+
+
+def _add_keeping(actions: Subparsers) -> None:
+    parser = command(
+        actions,
+        "backup",
+        "upkeep:backup",
+        "copy the memory while it is in use",
+        "Writes all of the memory as it is at one moment to a new memory file, which is whole once it is there. Other "
+        "processes go on reading and writing. A memory in PostgreSQL becomes a file, too. A backup is a memory: name "
+        "it with --memory to go back to it.",
+        "semedit edit backup edits-2026-01-31.db --memory edits.db",
+    )
+    parser.add_argument("file", metavar="FILE", help="where to; a file that is there is not replaced")
+    memory_options(parser, encoder=False)
+    json_option(parser, "a JSON object: the file")
+    parser = command(
+        actions,
+        "verify",
+        "upkeep:verify",
+        "see that nothing is missing or damaged",
+        "Reads all of the memory: whether each revision is there and as it was written, each change whole, each "
+        "active edit to be found, each vector and learned value sound, and the files of the database and of the saved "
+        "index undamaged. Prints each problem on a line of its own, and exits with 1 where there is one: go back to a "
+        "backup then, or delete the index if it alone is damaged.",
+        "semedit edit verify --memory edits-2026-01-31.db",
+    )
+    memory_options(parser, encoder=False)
+    json_option(parser, "a JSON object: revisions, edits, vectors, learned, problems")
+
+
+def _add_forgetting(actions: Subparsers) -> None:
+    parser = command(
+        actions,
+        "erase",
+        "upkeep:erase",
+        "forget what an edit said, for good",
+        "Deletes the texts, vectors and learned values of an edit, in all of its revisions, from the memory, its "
+        "write-ahead log and its saved index, and cannot be undone. Its history goes on saying when it was changed "
+        "and by whom, and that it was erased. Backups and exports made before are yours to delete. The memory is "
+        "written anew, which takes space for a second copy.",
+        "semedit edit erase 3f2a91c07b1e --author jane",
+    )
+    _id_argument(parser)
+    parser.add_argument("--author", metavar="NAME", help="who erases it")
+    memory_options(parser, encoder=False)
+    json_option(parser, "what is left of the edit as a JSON object")
+    parser = command(
+        actions,
+        "compact",
+        "upkeep:compact",
+        "drop vectors and learned values that no active edit needs",
+        "Drops the vectors and learned values of texts that no active edit has any more, and says how many. Edits "
+        "and their history stay; what `semedit edit undo` brings back is encoded, and learned, anew. The memory is "
+        "written anew, which takes space for a second copy.",
+        "semedit edit compact --memory edits.db",
+    )
+    memory_options(parser, encoder=False)
+    json_option(parser, "a JSON object: vectors, learned, bytes")
 
 
 def _id_argument(parser: argparse.ArgumentParser) -> None:

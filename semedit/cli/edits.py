@@ -13,7 +13,7 @@ from rich.text import Text
 from semedit.cli.opening import load_encoder, open_memory, open_store, scope_of
 from semedit.cli.tables import edit_card, edit_fields, edit_table, history_table, print_json
 from semedit.edits import Edit
-from semedit.memory import edit_memory
+from semedit.memory import reembedding
 
 
 def add(args: argparse.Namespace) -> int:
@@ -117,7 +117,7 @@ def reembed(args: argparse.Namespace) -> int:
     """Makes all vectors anew."""
     store = open_store(args)  # a memory is refused where its vectors come from another encoder
     encoder = load_encoder(args.encoder)
-    texts = edit_memory.reembed(store, encoder, progress=sys.stderr.isatty())
+    texts = reembedding.reembed(store, encoder, progress=sys.stderr.isatty())
     if args.json:
         print_json({"texts": texts, "encoder": encoder.fingerprint})
     else:

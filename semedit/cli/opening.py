@@ -8,9 +8,9 @@ from functools import cached_property
 from pathlib import Path
 
 from semedit.errors import EncoderMismatchError, LoadError, StoreError
+from semedit.memory import opening
 from semedit.memory.edit_memory import EditMemory
 from semedit.memory.encoder import SentenceEncoder, Vectors
-from semedit.memory.sqlite import SQLiteStore
 from semedit.memory.store import EditStore
 from semedit.scope.base import ScopeClassifier
 from semedit.scope.similarity import SimilarityScope
@@ -21,7 +21,7 @@ def open_memory(args: argparse.Namespace, *, make: bool = False) -> EditMemory:
 
     Args:
         args: the command line.
-        make: whether to make the file where there is none.
+        make: whether to make the file where there is none; tables on a server are made anyway.
 
     Raises:
         StoreError: it cannot be opened, or is not there.
@@ -30,14 +30,14 @@ def open_memory(args: argparse.Namespace, *, make: bool = False) -> EditMemory:
     return EditMemory(store, DeferredEncoder(store, args.encoder))
 
 
-def open_store(args: argparse.Namespace, *, make: bool = False) -> SQLiteStore:
+def open_store(args: argparse.Namespace, *, make: bool = False) -> EditStore:
     """The log of `--memory`, as for `open_memory`."""
-    if not make and not Path(args.memory).exists():
+    if not make and not opening.on_server(args.memory) and not Path(args.memory).exists():
         raise StoreError(
             f"there is no edit memory at {args.memory}; name another with --memory, or begin one: "
             "semedit edit add PROMPT TARGET"
         )
-    return SQLiteStore(args.memory)
+    return opening.open_store(args.memory)
 
 
 class DeferredEncoder:
@@ -51,13 +51,10 @@ class DeferredEncoder:
     def __init__(self, store: EditStore, name: str | None) -> None:
         self._location = store.location
         self._name = name
-        made_by, newest = store.encoder(), store.changes_since(store.head()[0] - 1)
-        if made_by is not None and newest:
-            self.fingerprint = made_by
-            [vector] = store.vectors([newest[0].prompt]).values()
-            self.dim = len(vector)
-        else:
-            self.fingerprint, self.dim = self._loaded.fingerprint, self._loaded.dim
+        with store.snapshot():
+            made_by, kept = store.encoder(), next(store.rows("vectors"), None)
+        self.fingerprint = made_by or self._loaded.fingerprint
+        self.dim = self._loaded.dim if kept is None else len(kept[1]) // 4
 
     def encode(self, texts: Sequence[str], *, progress: bool = False) -> Vectors:
         """`(texts, dim)` float32 rows of length 1.

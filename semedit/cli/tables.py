@@ -133,7 +133,7 @@ def _table(*columns: str) -> Table:
 
 def _state(edit: Edit) -> str:
     if not edit.active:
-        return {"supersede": "superseded", "undo": "undone"}.get(edit.action, "retired")
+        return {"supersede": "superseded", "undo": "undone", "erase": "erased"}.get(edit.action, "retired")
     now = datetime.now(timezone.utc)
     if edit.in_force(now):
         return "in force"
