@@ -38,7 +38,7 @@ from processes import CONTEXT, started
 from semedit.cli import main
 from semedit.edits import Edit
 from semedit.errors import InvalidEditError, StoreError, StoreUnreachableError
-from semedit.memory import postgres_connections, postgres_schema, postgres_watch
+from semedit.memory import postgres_connections, postgres_schema, postgres_watch, snapshot
 from semedit.memory.edit_memory import EditMemory
 from semedit.memory.opening import open_store
 from semedit.memory.postgres import PostgresStore
@@ -455,3 +455,37 @@ def test_the_command_line_takes_a_url(postgres_url: str, capsys: pytest.CaptureF
     assert main(["edit", "rm", "acme", "--memory", postgres_url]) == 0
     with closing(PostgresStore(postgres_url)) as store:
         assert list(store.edits()) == []
+
+
+# --- the index of a replica
+
+
+def test_a_replica_with_a_cache_opens_from_it_and_reads_what_followed(
+    postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(snapshot, "FAR", 30)
+    cache = tmp_path / "cache" / "semedit"
+    whole_reads: list[str] = []
+    edits = PostgresStore.edits
+
+    def counted(self: PostgresStore, *args: Any, **kwargs: Any) -> Any:
+        whole_reads.append("read")
+        return edits(self, *args, **kwargs)
+
+    first = EditMemory(PostgresStore(postgres_url, cache), WordEncoder())
+    first.add_many([Edit(id=str(i), prompt=f"What is number {i}?", target=str(i)) for i in range(40)])
+    first.close()
+    assert (cache / "manifest").exists()
+    assert cache.stat().st_mode & 0o777 == 0o700
+    bare = EditMemory(PostgresStore(postgres_url), WordEncoder())
+    bare.add("What is new?", "this")
+    bare.close()
+
+    monkeypatch.setattr(PostgresStore, "edits", counted)
+    replica = EditMemory(PostgresStore(postgres_url, cache), WordEncoder())
+    assert whole_reads == []
+    assert [c.edit.target for c in replica.search("What is number 7?", k=1)] == ["7"]
+    assert [c.edit.target for c in replica.search("What is new?", k=1)] == ["this"]
+    replica.close()
+    EditMemory(PostgresStore(postgres_url), WordEncoder()).close()
+    assert whole_reads == ["read"]

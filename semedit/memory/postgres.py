@@ -43,16 +43,20 @@ class PostgresStore:
     Args:
         url: `postgresql://USER:PASSWORD@HOST:PORT/DATABASE`, and what else libpq reads in a URL, or in its
             environment. The tables are made where there are none.
+        cache: a folder for this replica's index, made where there is none, so that it opens without building it; several
+            processes of a host may share it. None keeps none. An erased edit leaves it at the next call of any of them.
 
     Attributes:
         location: the URL without the password.
+        cache: as above.
 
     Raises:
         StoreError: the URL cannot be read, or the tables were written by a newer version or cannot be opened or made.
         StoreUnreachableError: the server cannot be reached.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, cache: str | Path | None = None) -> None:
+        self.cache = None if cache is None else Path(cache)
         self._connections = PostgresConnections(url)
         self.location = self._connections.location
         try:

@@ -19,7 +19,6 @@ from semedit.errors import StoreError
 from semedit.memory.encoder import Encoder
 from semedit.memory.index import SegmentIndex
 from semedit.memory.segment import Segment
-from semedit.memory.sqlite import SQLiteStore
 from semedit.memory.state import Part, State
 from semedit.memory.store import EditStore, Head
 
@@ -182,8 +181,9 @@ class Snapshot:
     @contextlib.contextmanager
     def _alone(self, patience: float = 0.0) -> Iterator[bool]:
         """Whether this process is the only one that writes here, which it stays inside; waits so many seconds."""
-        mode = os.stat(self._store.location).st_mode & 0o666
-        self.folder.mkdir(exist_ok=True)
+        file = Path(self._store.location)
+        mode = file.stat().st_mode & 0o666 if file.exists() else 0o600  # a server's is this user's alone
+        self.folder.mkdir(parents=True, exist_ok=True)
         self.folder.chmod(mode | mode >> 2 & 0o111)  # who may read the store may look in
         # SQLite locks files on every system, and lets go of them when a process dies
         with contextlib.ExitStack() as held:
@@ -234,14 +234,13 @@ class Snapshot:
 
 
 def snapshot_of(store: EditStore, encoder: Encoder) -> Snapshot | None:
-    """Where the state of a store is saved: beside its file; nowhere where it is no file."""
-    folder = _folder_of(store)
-    return None if folder is None else Snapshot(folder, store, encoder)
+    """Where the state of a store is saved; None where it is not."""
+    return None if store.cache is None else Snapshot(store.cache, store, encoder)
 
 
 def damaged_files(store: EditStore) -> list[str]:
     """What is wrong with the files of a store's snapshot, each in a sentence; none where there is no snapshot."""
-    folder = _folder_of(store)
+    folder = store.cache
     if folder is None or not (folder / _MANIFEST).exists():
         return []
     while True:
@@ -253,12 +252,6 @@ def damaged_files(store: EditStore) -> list[str]:
     if manifest is None:
         damaged.append(_MANIFEST)
     return [f"{folder / file} is damaged; delete {folder}, and the index is built anew" for file in damaged]
-
-
-def _folder_of(store: EditStore) -> Path | None:
-    if not isinstance(store, SQLiteStore) or store.location == ":memory:":
-        return None
-    return Path(f"{store.location}.index")
 
 
 def _manifest_in(folder: Path) -> dict[str, Any] | None:

@@ -45,6 +45,7 @@ class SQLiteStore:
         self._connections = Connections(self._open, self.location, single=in_memory)
         # what is in memory has one connection, which a writer may hold: readers are told what it last committed
         self._head = Head(0, 0, 0) if in_memory else None
+        self.cache = None if in_memory else Path(f"{self.location}.index")
 
     @property
     def staleness(self) -> float:

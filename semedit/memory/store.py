@@ -78,9 +78,14 @@ class EditStore(Protocol):
 
     Revisions are numbered from 1 without gaps, and whoever sees one sees all before it. An epoch ends when the vectors
     are made anew.
+
+    Attributes:
+        location: what it is called.
+        cache: the folder in which processes of this host save their index; None where they do not.
     """
 
     location: str
+    cache: Path | None
 
     @property
     def staleness(self) -> float:
