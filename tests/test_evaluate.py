@@ -338,3 +338,19 @@ def test_a_folder_of_another_evaluation_is_refused(models, tmp_path):
     evaluate(edited_model(models), EXAMPLES, edits=(1,), out=tmp_path)
     with pytest.raises(EvaluationError, match="other settings"):
         evaluate(edited_model(models), EXAMPLES, edits=(2,), out=tmp_path)
+
+
+def test_the_unedited_model_is_asked_in_the_same_batches():
+    asked: dict[str, list[list[str]]] = {"unedited": [], "edited": []}
+
+    def recording(name: str) -> Callable[[Sequence[str]], list[str]]:
+        def answer(prompts: Sequence[str]) -> list[str]:
+            asked[name].append(list(prompts))
+            return unedited(prompts)
+
+        return answer
+
+    evaluate(recording("edited"), EXAMPLES, unedited=recording("unedited"), edits=(1, 4), unrelated=UNRELATED)
+    assert [len(prompts) for prompts in asked["unedited"]] == [6, 18]
+    # besides, each edit is asked by itself straight after it is made
+    assert [prompts for prompts in asked["edited"] if len(prompts) > 1] == asked["unedited"]

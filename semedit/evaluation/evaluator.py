@@ -13,7 +13,7 @@ from tqdm import tqdm
 from semedit.edits import Edit
 from semedit.errors import EvaluationError
 from semedit.evaluation.examples import Example, Probe
-from semedit.evaluation.judging import Reference, is_generated, judge, likelihoods, scores
+from semedit.evaluation.judging import Said, judge, scores
 from semedit.evaluation.metrics import Mean, Rate, exact_match, rates
 from semedit.evaluation.plan import Step, make_plan
 from semedit.evaluation.progress import Progress
@@ -75,33 +75,44 @@ def evaluate(
     reference, without_edits = _reference(unedited, models)
     settings = {"dataset": dataset, "model": model, "order": order, "sample": sample, "seed": seed}
     kept = Progress(out, settings | {"steps": [[step.edits, *(e.id for e in step.examples)] for step in steps]})
-    asked = len({(probe.prompt, is_generated(probe)) for step in steps for _, probe in step.questions})
-    total = asked + len(named) * sum(len(step.questions) for step in steps)
+    total = (1 + len(named)) * sum(len(step.questions) for step in steps)
     with tqdm(total=total, disable=not progress, unit="question", desc="unedited") as bar:
+        before: list[Said] = []
         with without_edits:
-            base = Reference(reference, [q for step in steps for q in step.questions], bar)
-            rows = [Row("unedited", "", tuple(_unedited(base, step) for step in steps))]
+            for step in steps:
+                before.append(Said(reference, step.questions))
+                bar.update(len(step.questions))
+            checkpoints = [_measured(step, said, said) for step, said in zip(steps, before, strict=True)]
+        rows = [Row("unedited", "", tuple(checkpoints))]
         for name, subject in named.items():
             bar.set_description(name)
             try:
-                rows.append(_row(name, subject, steps, base, order, kept, bar))
+                rows.append(_row(name, subject, list(zip(steps, before, strict=True)), order, kept, bar))
             finally:
                 subject.restore()
     return Evaluation(dataset, model, order, seed, sample, left_out, tuple(rows))
 
 
 def _row(
-    name: str, subject: Subject, steps: Sequence[Step], base: Reference, order: Order, kept: Progress, bar: tqdm[Any]
+    name: str, subject: Subject, steps: Sequence[tuple[Step, Said]], order: Order, kept: Progress, bar: tqdm[Any]
 ) -> Row:
-    """One method, at all checkpoints; those that an earlier run finished are taken from it."""
-    found = [kept.read(name, step.edits) for step in steps]
+    """One method, at all checkpoints; those that an earlier run finished are taken from it.
+
+    Args:
+        name: the method.
+        subject: what is edited and asked.
+        steps: each with what the unedited model says.
+        order: of the edits.
+        kept: what is finished.
+        bar: moves on with each question.
+    """
+    found = [kept.read(name, step.edits) for step, _ in steps]
     note = ""
     checkpoints: list[Checkpoint] = []
-    for i, step in enumerate(steps):
+    for i, (step, unedited) in enumerate(steps):
         done = found[i]
         if done is None:
-            before = checkpoints[-1] if checkpoints else None
-            checkpoints.append(_checkpoint(subject, step, base, order, before))
+            checkpoints.append(_checkpoint(subject, step, unedited, order, checkpoints[-1] if checkpoints else None))
             note = subject.note
             kept.write(name, checkpoints[-1], note)
         else:
@@ -114,34 +125,31 @@ def _row(
     return Row(name, note, tuple(checkpoints))
 
 
-def _checkpoint(subject: Subject, step: Step, base: Reference, order: Order, before: Checkpoint | None) -> Checkpoint:
+def _checkpoint(subject: Subject, step: Step, unedited: Said, order: Order, before: Checkpoint | None) -> Checkpoint:
     """Makes the edits of a step and asks all its questions."""
     success, seconds = _edit(subject, step, order, ask=True)
     made = step.edits - (before.edits if before else 0)
     if before is not None:
         success = Rate(before.rates["edit_success"].hits + success.hits, before.rates["edit_success"].of + success.of)
-    probes = [probe for _, probe in step.questions if is_generated(probe)]
-    start = time.perf_counter()
-    answers = dict(zip(probes, subject.answer([probe.prompt for probe in probes]), strict=True))
-    each = (time.perf_counter() - start) / max(len(probes), 1)
-    said = likelihoods([probe for _, probe in step.questions if not is_generated(probe)], subject)
-    asked = judge(step.questions, answers, said, base)
-    found, means = scores(step.questions, answers, said, subject, base)
+    said = Said(subject, step.questions)
+    checkpoint = _measured(step, said, unedited)
+    checkpoint.rates["edit_success"] = success
     size = subject.bytes()
     if size is not None:
-        means["bytes_per_edit"] = Mean(size, step.edits)
-    means["seconds_per_edit"] = Mean(seconds, made)
-    means["seconds_per_answer"] = Mean(each * len(probes), len(probes))
-    if base.seconds_per_answer:
-        means["overhead"] = Mean(each / base.seconds_per_answer, 1)
-    routes = [answer.route for answer in answers.values() if answer.route is not None]
-    return Checkpoint(
-        edits=step.edits,
-        rates=rates(asked) | found | {"edit_success": success},
-        means=means,
-        asked=tuple(asked),
-        threshold=routes[0].threshold if routes else None,
-    )
+        checkpoint.means["bytes_per_edit"] = Mean(size, step.edits)
+    checkpoint.means["seconds_per_edit"] = Mean(seconds, made)
+    if unedited.seconds_per_answer:
+        checkpoint.means["overhead"] = Mean(said.seconds_per_answer / unedited.seconds_per_answer, 1)
+    return checkpoint
+
+
+def _measured(step: Step, said: Said, unedited: Said) -> Checkpoint:
+    """What follows from what a model and the unedited one said."""
+    asked = judge(step.questions, said, unedited)
+    found, means = scores(step.questions, said, unedited)
+    means["seconds_per_answer"] = Mean(said.seconds_per_answer * len(said.answers), len(said.answers))
+    thresholds = [answer.route.threshold for answer in said.answers.values() if answer.route is not None]
+    return Checkpoint(step.edits, rates(asked) | found, means, tuple(asked), next(iter(thresholds), None))
 
 
 def _edit(subject: Subject, step: Step, order: Order, *, ask: bool = False) -> tuple[Rate, float]:
@@ -161,16 +169,6 @@ def _edit(subject: Subject, step: Step, order: Order, *, ask: bool = False) -> t
             hits += sum(exact_match(a.text, *p.answers) for a, p in zip(answers, probes, strict=True))
             of += len(probes)
     return Rate(hits, of), seconds
-
-
-def _unedited(base: Reference, step: Step) -> Checkpoint:
-    """What the unedited model says to the questions of a step."""
-    answers = {probe: base.answers[probe.prompt] for _, probe in step.questions if is_generated(probe)}
-    asked = judge(step.questions, answers, base.likelihoods, base)
-    said = {probe: base.likelihoods[probe] for _, probe in step.questions if probe in base.likelihoods}
-    found, means = scores(step.questions, answers, said, base.subject, base)
-    means["seconds_per_answer"] = Mean(base.seconds_per_answer * len(answers), len(answers))
-    return Checkpoint(step.edits, rates(asked) | found, means, tuple(asked), None)
 
 
 def _reference(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from tqdm import tqdm
 
@@ -23,35 +22,32 @@ _AT_ONCE = 256
 Likelihoods = tuple[list[LogLikelihood], list[LogLikelihood]]  # of a behaviour's answers, and of its alternatives
 
 
-class Reference:
-    """What the unedited model says.
+class Said:
+    """What a model says to the questions of a checkpoint.
+
+    All are asked at once, in the same batches of whatever is compared: in another batch a model's greedy answer can
+    differ by rounding.
 
     Args:
-        subject: the unedited model.
-        questions: all that will be asked.
-        bar: moves on with each question.
+        subject: the model.
+        questions: what is asked.
 
     Attributes:
         subject: as above.
-        answers: by prompt.
+        answers: to each probe that is generated.
         likelihoods: of the answers to each behaviour, and of what they are weighed against; empty where the model
             knows none.
         seconds_per_answer: how long one took.
     """
 
-    def __init__(self, subject: Subject, questions: Sequence[Question], bar: tqdm[Any]) -> None:
+    def __init__(self, subject: Subject, questions: Sequence[Question]) -> None:
         self.subject = subject
-        prompts = list(dict.fromkeys(probe.prompt for _, probe in questions if is_generated(probe)))
-        self.answers: dict[str, Answer] = {}
+        probes = [probe for _, probe in questions if is_generated(probe)]
         start = time.perf_counter()
-        for at in range(0, len(prompts), _AT_ONCE):
-            some = prompts[at : at + _AT_ONCE]
-            self.answers.update(zip(some, subject.answer(some), strict=True))
-            bar.update(len(some))
-        self.seconds_per_answer = (time.perf_counter() - start) / max(len(prompts), 1)
-        behaviours = list(dict.fromkeys(probe for _, probe in questions if not is_generated(probe)))
-        self.likelihoods = likelihoods(behaviours, subject)
-        bar.update(len({probe.prompt for probe in behaviours}))
+        answers = subject.answer([probe.prompt for probe in probes]) if probes else []
+        self.seconds_per_answer = (time.perf_counter() - start) / max(len(probes), 1)
+        self.answers = dict(zip(probes, answers, strict=True))
+        self.likelihoods = _likelihoods([probe for _, probe in questions if not is_generated(probe)], subject)
 
 
 def is_generated(probe: Probe) -> bool:
@@ -59,7 +55,7 @@ def is_generated(probe: Probe) -> bool:
     return probe.kind != "behaviour"
 
 
-def likelihoods(probes: Sequence[Probe], subject: Subject) -> dict[Probe, Likelihoods]:
+def _likelihoods(probes: Sequence[Probe], subject: Subject) -> dict[Probe, Likelihoods]:
     """Of each probe's answers and alternatives; nothing where what is evaluated knows none."""
     found = {}
     for probe in tqdm(probes, desc="likelihoods", leave=False, disable=len(probes) < _AT_ONCE):
@@ -71,39 +67,24 @@ def likelihoods(probes: Sequence[Probe], subject: Subject) -> dict[Probe, Likeli
     return found
 
 
-def judge(
-    questions: Sequence[Question],
-    answers: Mapping[Probe, Answer],
-    said: Mapping[Probe, Likelihoods],
-    reference: Reference,
-) -> list[Asked]:
+def judge(questions: Sequence[Question], said: Said, unedited: Said) -> list[Asked]:
     """Each question with its answer, whether it is right, and who answered.
 
-    Args:
-        questions: what was asked.
-        answers: of each probe that is generated.
-        said: how likely what each behaviour weighs is; those of what knows no likelihoods are left out.
-        reference: what the unedited model says.
+    Behaviours of what knows no likelihoods are left out.
     """
     asked = []
     for example, probe in questions:
         if is_generated(probe):
-            asked.append(_asked(example, probe, answers[probe], reference.answers[probe.prompt]))
-        elif probe in said:
-            met = _meets(probe, said[probe], reference.likelihoods[probe])
+            asked.append(_asked(example, probe, said.answers[probe], unedited.answers[probe]))
+        elif probe in said.likelihoods:
+            met = _meets(probe, said.likelihoods[probe], unedited.likelihoods[probe])
             asked.append(_behaviour(example, probe, met))
     return asked
 
 
-def scores(
-    questions: Sequence[Question],
-    answers: Mapping[Probe, Answer],
-    said: Mapping[Probe, Likelihoods],
-    subject: Subject,
-    reference: Reference,
-) -> tuple[dict[str, Rate], dict[str, Mean]]:
+def scores(questions: Sequence[Question], said: Said, unedited: Said) -> tuple[dict[str, Rate], dict[str, Mean]]:
     """What does not follow from each question alone: ROME's comparisons, teacher-forced accuracy, losses, fluency."""
-    probes = [probe for _, probe in questions]
+    probes, subject = [probe for _, probe in questions], said.subject
     rates = _compared(probes, subject)
     means: dict[str, Mean] = {}
     for kind in ("reliability", "generality"):
@@ -111,10 +92,11 @@ def scores(
         shares = subject.token_accuracy([p.prompt for p in some], [p.answers[0] for p in some]) if some else None
         if shares:
             means[f"teacher_forced_{kind}"] = Mean(math.fsum(shares), len(shares))
-    texts = [answers[probe].text for probe in probes if probe.kind == "reliability"]
+    texts = [said.answers[probe].text for probe in probes if probe.kind == "reliability"]
     if texts:
         means["fluency"] = metrics.fluency(texts)
-    bounded, losses = _behaviours([probe for probe in probes if probe in said], said, reference)
+    judged = [probe for probe in probes if probe in said.likelihoods]
+    bounded, losses = _behaviours(judged, said.likelihoods, unedited.likelihoods)
     return rates | bounded, means | losses
 
 
@@ -138,20 +120,20 @@ def _compared(probes: Sequence[Probe], subject: Subject) -> dict[str, Rate]:
 
 
 def _behaviours(
-    probes: Sequence[Probe], said: Mapping[Probe, Likelihoods], reference: Reference
+    probes: Sequence[Probe], said: Mapping[Probe, Likelihoods], unedited: Mapping[Probe, Likelihoods]
 ) -> tuple[dict[str, Rate], dict[str, Mean]]:
     """The loss on each kind of text that must not change, success where that is bounded, and ConvSent's."""
     losses, bounded = {}, True
     for detail in dict.fromkeys(probe.detail for probe in probes if probe.criterion is None):
         some = [probe for probe in probes if probe.criterion is None and probe.detail == detail]
-        loss, unedited = (_loss([of[probe][0][0] for probe in some]) for of in (said, reference.likelihoods))
+        loss, before = (_loss([of[probe][0][0] for probe in some]) for of in (said, unedited))
         losses[f"behaviour: loss of {detail}"] = loss
         if detail == "text":
-            bounded = metrics.bounded_success(Rate(0, 1), _value(loss), _value(unedited), BOUNDED_LOSS) is not None
+            bounded = metrics.bounded_success(Rate(0, 1), _value(loss), _value(before), BOUNDED_LOSS) is not None
     rates = {}
     for detail in dict.fromkeys(probe.detail for probe in probes if probe.criterion is not None and probe.running):
         some = [probe for probe in probes if probe.criterion is not None and probe.detail == detail]
-        hits = sum(_meets(probe, said[probe], reference.likelihoods[probe]) for probe in some)
+        hits = sum(_meets(probe, said[probe], unedited[probe]) for probe in some)
         if bounded and losses:
             rates[f"behaviour: {detail}, text's loss up by at most {BOUNDED_LOSS:.1%}"] = Rate(hits, len(some))
     spoken = [probe for probe in probes if probe.criterion is not None and not probe.running]
@@ -159,7 +141,7 @@ def _behaviours(
         losses["behaviour: ConvSent's edit success"] = metrics.conversational_success(
             [_mean(said[probe][0]) for probe in spoken],
             [_mean(said[probe][1]) for probe in spoken],
-            [_mean(reference.likelihoods[probe][0]) for probe in spoken],
+            [_mean(unedited[probe][0]) for probe in spoken],
         )
     return rates, losses
 
