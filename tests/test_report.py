@@ -58,18 +58,18 @@ def two_methods() -> Evaluation:
         "unedited",
         "",
         (
-            point(1, {"reliability": Rate(0, 1)}, {"seconds_per_answer": Mean(0.2, 10)}),
-            point(10, {"reliability": Rate(0, 10)}, {"seconds_per_answer": Mean(0.3, 10)}),
+            point(1, {"generality": Rate(0, 1)}, {"seconds_per_answer": Mean(0.2, 10)}),
+            point(10, {"generality": Rate(0, 10)}, {"seconds_per_answer": Mean(0.3, 10)}),
         ),
     )
     in_context = Row(
         "in_context",
         "a note [bold]as it is[/bold]",
         (
-            point(1, {"reliability": Rate(1, 1), "edit_retention": Rate(1, 1)}, {"seconds_per_answer": Mean(0.5, 10)}),
+            point(1, {"generality": Rate(1, 1), "edit_retention": Rate(1, 1)}, {"seconds_per_answer": Mean(0.5, 10)}),
             point(
                 10,
-                {"reliability": Rate(9, 10), "locality_unrelated": Rate(10, 10), "edit_retention": Rate(9, 10)},
+                {"generality": Rate(9, 10), "locality_unrelated": Rate(10, 10), "edit_retention": Rate(9, 10)},
                 {
                     "teacher_forced_reliability": Mean(7.5, 10),
                     "fluency": Mean(42.0, 10),
@@ -91,7 +91,7 @@ def test_cells_of_all_metrics(two_methods: Evaluation) -> None:
     nine = Cell("90.00%", "9/10", "59.58 to 98.21")
 
     assert metric_sections(two_methods) == [
-        Section("Answers that should change", ("reliability",), (("unedited", (none,)), ("in_context", (nine,)))),
+        Section("Answers that should change", ("generality",), (("unedited", (none,)), ("in_context", (nine,)))),
         Section(
             "Answers that must not change",
             ("locality unrelated",),
@@ -126,12 +126,12 @@ def test_cells_of_all_metrics(two_methods: Evaluation) -> None:
 def test_cells_of_retention_leave_out_what_was_not_measured(two_methods: Evaluation) -> None:
     one, none_of_one = Cell("100.00%", "1/1", "20.65 to 100.00"), Cell("0.00%", "0/1", "0.00 to 79.35")
     nine, none_of_ten = Cell("90.00%", "9/10", "59.58 to 98.21"), Cell("0.00%", "0/10", "0.00 to 27.75")
-    late = Row("late", "", (point(10, {"reliability": Rate(9, 10)}),))
+    late = Row("late", "", (point(10, {"generality": Rate(9, 10)}),))
 
     assert retention_sections(replace(two_methods, rows=(*two_methods.rows, late))) == [
         Section("Edit retention over the number of edits", ("1 edit", "10 edits"), (("in_context", (one, nine)),)),
         Section(
-            "Reliability over the number of edits",
+            "Generality over the number of edits",
             ("1 edit", "10 edits"),
             (("unedited", (none_of_one, none_of_ten)), ("in_context", (one, nine)), ("late", (Cell(), nine))),
         ),
@@ -150,7 +150,7 @@ def test_details_stand_beside_their_metric_and_unknown_metrics_are_not_lost() ->
 
 
 def test_a_method_that_stopped_early_says_so() -> None:
-    rates = {"reliability": Rate(1, 1)}
+    rates = {"generality": Rate(1, 1)}
     early, late = Row("early", "", (point(1_000, rates),)), Row("late", "", (point(2_000, rates),))
 
     (section,) = metric_sections(evaluation(early, late))
@@ -159,7 +159,7 @@ def test_a_method_that_stopped_early_says_so() -> None:
 
 
 def test_an_empty_denominator_is_no_zero() -> None:
-    row = Row("in_context", "", (point(0, {"reliability": Rate(0, 0)}, {"fluency": Mean(0.0, 0)}),))
+    row = Row("in_context", "", (point(0, {"generality": Rate(0, 0)}, {"fluency": Mean(0.0, 0)}),))
 
     should_change, cost = metric_sections(evaluation(row))
 
@@ -174,7 +174,7 @@ def test_the_terminal_gets_every_section_and_the_notes(two_methods: Evaluation) 
 
     start = lines.index("Answers that should change")
     assert [line.split() for line in lines[start + 2 :][:7]] == [
-        ["method", "reliability"],
+        ["method", "generality"],
         ["─" * len(lines[start + 3].strip())],
         ["unedited", "0.00%", "0/10"],
         ["0.00", "to", "27.75"],
@@ -183,7 +183,7 @@ def test_the_terminal_gets_every_section_and_the_notes(two_methods: Evaluation) 
         [],
     ]
     assert "Teacher-forced (not generated)" in lines
-    assert "Reliability over the number of edits" in lines
+    assert "Generality over the number of edits" in lines
     assert lines[-1] == "in_context: a note [bold]as it is[/bold]"
     assert max(map(len, lines)) <= 120
 
@@ -218,7 +218,7 @@ def test_what_and_how_in_two_sentences(two_methods: Evaluation) -> None:
 
 def test_csv_has_a_line_for_each_figure(two_methods: Evaluation, tmp_path: Path) -> None:
     unedited, in_context = two_methods.rows
-    empty = Row("a, b", "", (point(5, {"reliability": Rate(0, 0)}),))
+    empty = Row("a, b", "", (point(5, {"generality": Rate(0, 0)}),))
     some = replace(two_methods, rows=(unedited, empty, replace(in_context, checkpoints=in_context.checkpoints[:1])))
 
     write_csv(some, tmp_path / "metrics.csv")
@@ -227,12 +227,12 @@ def test_csv_has_a_line_for_each_figure(two_methods: Evaluation, tmp_path: Path)
         header, *lines = csv.reader(file)
     assert header == ["method", "edits", "metric", "value", "numerator", "denominator", "low", "high"]
     assert [line[:6] for line in lines] == [
-        ["unedited", "1", "reliability", "0.0", "0", "1"],
+        ["unedited", "1", "generality", "0.0", "0", "1"],
         ["unedited", "1", "seconds_per_answer", "0.02", "0.2", "10"],
-        ["unedited", "10", "reliability", "0.0", "0", "10"],
+        ["unedited", "10", "generality", "0.0", "0", "10"],
         ["unedited", "10", "seconds_per_answer", "0.03", "0.3", "10"],
-        ["a, b", "5", "reliability", "", "0", "0"],
-        ["in_context", "1", "reliability", "1.0", "1", "1"],
+        ["a, b", "5", "generality", "", "0", "0"],
+        ["in_context", "1", "generality", "1.0", "1", "1"],
         ["in_context", "1", "edit_retention", "1.0", "1", "1"],
         ["in_context", "1", "seconds_per_answer", "0.05", "0.5", "10"],
     ]
@@ -246,7 +246,7 @@ def test_lines_over_the_number_of_edits(two_methods: Evaluation) -> None:
     assert (retention.method, retention.edits, retention.values) == ("in_context", (1, 10), (1.0, 0.9))
     assert retention.low == pytest.approx((0.2065, 0.5958), abs=1e-4)
     assert retention.high == pytest.approx((1.0, 0.9821), abs=1e-4)
-    assert [line.method for line in rate_lines(two_methods, "reliability")] == ["unedited", "in_context"]
+    assert [line.method for line in rate_lines(two_methods, "generality")] == ["unedited", "in_context"]
     assert mean_lines(two_methods, "seconds_per_answer") == [
         Line("unedited", (1, 10), (0.02, 0.03)),
         Line("in_context", (1, 10), (0.05, 0.06)),
@@ -371,7 +371,7 @@ def test_every_plot_is_written_the_same_each_time(
 def test_only_what_there_is_is_drawn(two_methods: Evaluation, tmp_path: Path) -> None:
     unedited, _ = two_methods.rows
     # one checkpoint, no router; and a method of which nothing is finished
-    one = Row("fine_tuned", "", (point(10, {"reliability": Rate(9, 10)}, {"seconds_per_answer": Mean(0.4, 10)}),))
+    one = Row("fine_tuned", "", (point(10, {"generality": Rate(9, 10)}, {"seconds_per_answer": Mean(0.4, 10)}),))
     some = replace(two_methods, rows=(unedited, one, Row("unfinished", "", ())))
 
     assert [file.name for file in draw(some, tmp_path / "some")] == [

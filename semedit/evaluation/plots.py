@@ -76,9 +76,9 @@ _STYLE: dict[Any, Any] = {
 def draw(evaluation: Evaluation, folder: str | Path) -> list[Path]:
     """Draws what there is to draw into a folder, each plot as PNG and as SVG.
 
-    `retention`: edit retention and reliability over the number of edits. `overrides`: true against false overrides as
-    the threshold falls. `scores`: the scope scores by kind of probe. `time`: time per answer over the number of edits.
-    One evaluation gives the same files each time.
+    `retention`: edit retention, generality and test retention over the number of edits. `overrides`: true against
+    false overrides as the threshold falls. `scores`: the scope scores by kind of probe. `time`: time per answer over
+    the number of edits. One evaluation gives the same files each time.
 
     Args:
         evaluation: what is drawn.
@@ -102,7 +102,8 @@ def draw(evaluation: Evaluation, folder: str | Path) -> list[Path]:
 def _retention(evaluation: Evaluation) -> Figure | None:
     titles = {
         "edit_retention": "Edit retention: past edits still right",
-        "reliability": "Reliability: the edits' own prompts right",
+        "generality": "Generality: past edits right in other words",
+        "test_retention": "Test retention: unrelated answers unchanged",
     }
     lines = {metric: drawn for metric in titles if (drawn := rate_lines(evaluation, metric))}
     if not lines:
@@ -155,7 +156,15 @@ def _overrides(evaluation: Evaluation) -> Figure | None:
         axes.xaxis.set_major_formatter(FuncFormatter(_share_or_none(0.5 / count)))
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         axes.set_ylabel("true overrides")
-        axes.legend(handles=marks, loc="lower right", title="at the threshold in force", alignment="left")
+        axes.legend(
+            handles=marks,
+            loc="lower right",
+            title="at the threshold in force",
+            alignment="left",
+            frameon=True,
+            framealpha=0.85,
+            edgecolor="none",
+        )
     panels[-1].set_xlabel("false overrides (logarithmic)")
     _legend(figure, panels)
     return figure

@@ -31,7 +31,7 @@ _GROUPS = (
     ("Teacher-forced (not generated)", ("teacher_forced_reliability", "teacher_forced_generality")),
     ("Cost", ("fluency", "seconds_per_edit", "seconds_per_answer", "overhead", "bytes_per_edit")),
 )
-_OVER_EDITS = ("edit_retention", "reliability")
+_OVER_EDITS = ("edit_retention", "generality", "test_retention")
 _COLUMNS = 5  # so many fit a terminal beside each other
 
 
@@ -138,7 +138,7 @@ def metric_sections(evaluation: Evaluation) -> list[Section]:
 
 
 def retention_sections(evaluation: Evaluation) -> list[Section]:
-    """Edit retention and reliability, a column for each checkpoint."""
+    """What is kept of the edits, how far they reach and what they leave as it was, a column for each checkpoint."""
     counts = checkpoints(evaluation)
     columns = tuple(f"{edits:,} edit{'s' * (edits != 1)}" for edits in counts)
     sections = []
