@@ -7,10 +7,12 @@ import glob
 import os
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psycopg
@@ -63,6 +65,24 @@ class Server:
         self._run("pg_ctl", "stop", "--wait", "--mode=immediate")
         self._runs = False
 
+    def kill(self) -> None:
+        """Kills its first process. The others end when they notice, which some never do."""
+        pid = int((self._folder / "data" / "postmaster.pid").read_text().split()[0])
+        self._orphans = _children(pid)
+        os.kill(pid, signal.SIGKILL)
+        self._runs = False
+
+    def start_again(self) -> None:
+        """Starts it after it was killed, without what is left of it."""
+        for pid in self._orphans:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        _until(self.start, AssertionError)
+
+    def recover(self) -> None:
+        """Waits until it answers, which it does not at once when one of its processes was killed."""
+        _until(lambda: psycopg.connect(self.url).close(), psycopg.OperationalError)
+
     def guard(self) -> subprocess.Popen[bytes]:
         """Stops the server when it is left, or when this process ends in whatever way."""
         command = [*self._as, "sh", "-c", 'read _; "$0" stop --pgdata="$1" --mode=immediate']
@@ -81,7 +101,31 @@ class Server:
         with tempfile.TemporaryFile("w+") as out:
             done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, cwd="/")
             out.seek(0)
-            assert done.returncode == 0, out.read()
+            log = self._folder / "log"
+            assert done.returncode == 0, out.read() + (log.read_text()[-2_000:] if log.exists() else "")
+
+
+def _children(pid: int) -> list[int]:
+    """The processes that a process started."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            # its number, its name in brackets, how it is, and its parent
+            if int(status.read_text().rpartition(")")[2].split()[1]) == pid:
+                found.append(int(status.parent.name))
+    return found
+
+
+def _until(do: Callable[[], None], fails: type[Exception]) -> None:
+    """Does what fails at first, until it does not."""
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            return do()
+        except fails:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(0.02)
 
 
 def programs() -> Path | None:
@@ -101,14 +145,14 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def running() -> Iterator[Server]:
-    """A server, started; skips where PostgreSQL is not installed."""
+def running(**settings: str) -> Iterator[Server]:
+    """A server, started; skips where PostgreSQL is not installed. The settings are those of `Server`."""
     folder = programs()
     if folder is None:
         pytest.skip("no PostgreSQL server: install Debian's postgresql, or name one in SEMEDIT_TEST_POSTGRES")
     # not among pytest's folders, which only the user who runs the tests may enter
     with tempfile.TemporaryDirectory(prefix="semedit-postgres-", ignore_cleanup_errors=True) as path:
-        server = Server(folder, Path(path))
+        server = Server(folder, Path(path), **settings)
         with server.guard():
             server.start()
             yield server

@@ -53,9 +53,7 @@ def test_an_evaluation_is_printed_and_written(options, tmp_path, capsys):
     assert "unedited" in printed
     with open(tmp_path / "out" / "evaluation.csv", encoding="utf-8") as file:
         lines = list(csv.DictReader(file))
-    [line] = [
-        one for one in lines if (one["method"], one["edits"], one["metric"]) == ("verbatim", "2", "generality")
-    ]
+    [line] = [one for one in lines if (one["method"], one["edits"], one["metric"]) == ("verbatim", "2", "generality")]
     assert (line["numerator"], line["denominator"]) == ("2", "4")
     assert {path.suffix for path in (tmp_path / "out").iterdir()} >= {".html", ".png", ".svg", ".json", ".csv"}
     assert "index.html" in printed

@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import random
 import signal
 import sqlite3
 import time
 from contextlib import closing
-from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import pytest
 from fakes import WordEncoder
+from processes import CONTEXT, started
 
 from semedit.edits import Edit
 from semedit.memory.edit_memory import EditMemory
 from semedit.memory.sqlite import SQLiteStore
-
-# its children begin from a process that has imported what they need, and that has no threads
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["semedit.memory.edit_memory", "fakes"])
 
 BULK = 1_000
 FILES = 15
@@ -37,12 +32,6 @@ def no_network() -> None:
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "edits.db"
-
-
-def started(function: object, *args: object) -> BaseProcess:
-    process = CONTEXT.Process(target=function, args=args)
-    process.start()
-    return process
 
 
 def run(function: object, *args: object) -> None:

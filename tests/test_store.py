@@ -709,4 +709,5 @@ def test_the_formats_are_counted_by_their_migrations():
         "learned",
         "newest and checksums",
         "learned by source, with checksums",
+        "settings with checksums",
     ]

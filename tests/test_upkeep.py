@@ -478,7 +478,7 @@ def test_the_text_is_in_no_file_of_the_folder(opening_file: Open, path: Path, mo
     with closing(sqlite3.connect(path)) as connection:
         # what was deleted once, by who did not overwrite it
         connection.execute("PRAGMA secure_delete = OFF")
-        connection.execute("INSERT INTO settings VALUES ('Vladislava', 'was here')")
+        connection.execute("INSERT INTO settings VALUES ('Vladislava', 'was here', 0)")
         connection.execute("DELETE FROM settings")
         connection.commit()
         connection.execute("PRAGMA wal_checkpoint")  # or all is in the write-ahead log alone

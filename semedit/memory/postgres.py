@@ -43,8 +43,9 @@ class PostgresStore:
     Args:
         url: `postgresql://USER:PASSWORD@HOST:PORT/DATABASE`, and what else libpq reads in a URL, or in its
             environment. The tables are made where there are none.
-        cache: a folder for this replica's index, made where there is none, so that it opens without building it; several
-            processes of a host may share it. None keeps none. An erased edit leaves it at the next call of any of them.
+        cache: a folder for this replica's index, made where there is none, so that it opens without building it;
+            several processes of a host may share it. None keeps none. An erased edit leaves it at the next call of any
+            of them.
 
     Attributes:
         location: the URL without the password.
@@ -189,8 +190,10 @@ class PostgresStore:
 
     def setting(self, name: str) -> str | None:
         """The value that is kept under a name, or None."""
-        rows = self._rows("SELECT value FROM semedit_settings WHERE name = %s", name)
-        return str(rows[0][0]) if rows else None
+        rows = self._rows("SELECT name, value, checksum FROM semedit_settings WHERE name = %s", name)
+        for row in rows:
+            check_row(row, f"the setting {name!r}", self.location)
+        return str(rows[0][1]) if rows else None
 
     def learned(self, base: str, contents: Iterable[str]) -> dict[str, bytes]:
         """What was learned for a base model, for each of the contents that has something."""

@@ -39,7 +39,7 @@ CREATE TABLE semedit_vectors (
     text TEXT NOT NULL, vector BYTEA NOT NULL, checksum BIGINT NOT NULL, EXCLUDE USING hash (text WITH =)
 );
 ALTER TABLE semedit_vectors ALTER vector SET STORAGE EXTERNAL;
-CREATE TABLE semedit_settings (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE semedit_settings (name TEXT PRIMARY KEY, value TEXT NOT NULL, checksum BIGINT NOT NULL);
 CREATE TABLE semedit_learned (
     content TEXT NOT NULL, base TEXT NOT NULL, body BYTEA NOT NULL, checksum BIGINT NOT NULL,
     PRIMARY KEY (content, base)

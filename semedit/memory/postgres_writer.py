@@ -78,8 +78,9 @@ class PostgresWriter:
     def put_setting(self, name: str, value: str) -> None:
         """Keeps a value under a name."""
         self._connection.execute(
-            "INSERT INTO semedit_settings VALUES (%s, %s) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
-            (name, value),
+            "INSERT INTO semedit_settings VALUES (%s, %s, %s) "
+            "ON CONFLICT (name) DO UPDATE SET value = excluded.value, checksum = excluded.checksum",
+            (name, value, checksum(name, value)),
         )
         self._connection.execute("UPDATE semedit_counter SET settings = settings + 1")
 

@@ -84,6 +84,13 @@ CREATE TABLE learned (
 ) WITHOUT ROWID;
 """,
     ),
+    (
+        "settings with checksums",
+        """
+ALTER TABLE settings ADD COLUMN checksum INTEGER NOT NULL DEFAULT 0;
+UPDATE settings SET checksum = checksum_of(name, value);
+""",
+    ),
 )
 FORMAT = len(MIGRATIONS)
 

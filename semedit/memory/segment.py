@@ -21,7 +21,7 @@ Numbers = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
 _BEGINNING = datetime(1970, 1, 1, tzinfo=timezone.utc)
-_EDITS_AT_ONCE = 1_000  # of a merge, so that it holds up no other thread for long
+_EDITS_AT_ONCE = 1_000  # copied, so that no other thread is held up for long
 _JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=datetime.isoformat)
 _ALWAYS = (np.iinfo(np.int64).min, np.iinfo(np.int64).max)
 
@@ -79,7 +79,7 @@ class Segment:
         bodies = [_pack(edit) for edit in edits]
         timed = [place for place, edit in enumerate(edits) if edit.valid_from or edit.valid_until]
         return cls(
-            index=SegmentIndex.build(np.stack([vectors[key] for edit in edits for key in edit.keys])),
+            index=SegmentIndex.build(_stacked([vectors[key] for edit in edits for key in edit.keys], dim)),
             names=names,
             revisions=np.array([edit.revision for edit in edits], np.int64),
             keys=_ends(len(edit.keys) for edit in edits).astype(np.int32),
@@ -247,7 +247,10 @@ def _unpack(packed: bytes, revision: int, namespace: str) -> Edit:
 
 
 def _stacked(vectors: Sequence[Vectors], dim: int) -> Vectors:
-    return np.stack(vectors) if vectors else np.zeros((0, dim), np.float32)
+    stacked = np.empty((len(vectors), dim), np.float32)
+    for start in range(0, len(vectors), _EDITS_AT_ONCE):
+        stacked[start : start + _EDITS_AT_ONCE] = vectors[start : start + _EDITS_AT_ONCE]
+    return stacked
 
 
 def _window(edit: Edit) -> tuple[int, int]:

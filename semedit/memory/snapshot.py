@@ -245,7 +245,11 @@ def damaged_files(store: EditStore) -> list[str]:
         return []
     while True:
         manifest = _manifest_in(folder)
-        files = {} if manifest is None else {file: sum for part in manifest["parts"] for file, sum in part["files"].items()}
+        files = (
+            {}
+            if manifest is None
+            else {file: sum for part in manifest["parts"] for file, sum in part["files"].items()}
+        )
         damaged = [file for file, checksum in files.items() if not _is_whole(folder / file, checksum)]
         if _manifest_in(folder) == manifest:  # no other process has put a new one in place meanwhile
             break

@@ -24,6 +24,11 @@ from semedit.memory.store import TABLES, Head, PromptKey, check_row, damaged, pr
 _BUSY_SECONDS = 60.0
 # a join with `newest` has two of some
 _REVISION = ", ".join(f"revisions.{name}" for name in TABLES["revisions"])
+# an edit that is filed under another revision than its newest, as only damage does, is found to be missing
+_NEWEST = (
+    f"SELECT {_REVISION}, newest.first FROM newest JOIN revisions ON revisions.revision = newest.revision AND "
+    "newest.revision = (SELECT max(one.revision) FROM revisions AS one WHERE one.edit_id = newest.edit_id)"
+)
 
 
 class SQLiteStore:
@@ -92,7 +97,7 @@ class SQLiteStore:
             found = self._select("edit_id = ? ORDER BY revision", edit_id)
             newest = self.newest([edit_id])
         before = [0, *(edit.revision for edit in found)]
-        if [edit.previous for edit in found] != before[:-1] or newest != {edit_id: edit for edit in found[-1:]}:
+        if [edit.previous for edit in found] != before[:-1] or list(newest.values()) != found[-1:]:
             raise damaged(self.location, f"a revision of edit {edit_id!r} is missing")
         return found
 
@@ -126,8 +131,8 @@ class SQLiteStore:
         """The newest revision of each of these edits that there is."""
         wanted = set(ids)
         with self.snapshot():
-            select = f"SELECT {_REVISION} FROM newest JOIN revisions USING (revision, edit_id) WHERE edit_id IN"
-            found = {edit.id: edit for edit in self._revisions(self._of_many(select, wanted))}
+            rows = self._of_many(f"{_NEWEST} WHERE newest.edit_id IN", wanted)
+            found = {edit.id: edit for edit in self._revisions(rows)}
             for [edit_id] in self._of_many("SELECT edit_id FROM revisions WHERE edit_id IN", wanted - found.keys()):
                 raise damaged(self.location, f"edit {edit_id!r} is filed nowhere")
         return found
@@ -137,16 +142,10 @@ class SQLiteStore:
         by_namespace: dict[str, list[str]] = {}
         for namespace, key in prompts:
             by_namespace.setdefault(namespace, []).append(key)
-        select = (
-            f"SELECT {_REVISION} FROM newest JOIN revisions USING (revision) "
-            "WHERE newest.active AND newest.namespace = ? AND newest.prompt_key IN"
-        )
-        edits = [
-            edit
-            for namespace, keys in by_namespace.items()
-            for edit in self._revisions(self._of_many(select, keys, namespace))
-        ]
-        return {prompt_key(edit): edit for edit in edits}
+        select = "SELECT edit_id FROM newest WHERE active AND namespace = ? AND prompt_key IN"
+        with self.snapshot():
+            rows = [row for namespace, keys in by_namespace.items() for row in self._of_many(select, keys, namespace)]
+            return {prompt_key(edit): edit for edit in self.newest(id for [id] in rows).values()}
 
     def edits(self, namespace: str | None = None, include_retired: bool = False) -> Iterator[Edit]:
         """The newest revision of each active edit, oldest edit first, read in portions."""
@@ -155,10 +154,7 @@ class SQLiteStore:
         if namespace is not None:
             where += "AND newest.namespace = ? "
             values = (namespace,)
-        select = (
-            f"SELECT {_REVISION}, newest.first FROM newest JOIN revisions USING (revision, edit_id) "
-            f"WHERE newest.first > ? {where}ORDER BY newest.first LIMIT {ROWS_AT_ONCE}"
-        )
+        select = f"{_NEWEST} WHERE newest.first > ? {where}ORDER BY newest.first LIMIT {ROWS_AT_ONCE}"
         first = count = 0
         while True:
             with self._reading() as connection:
@@ -187,8 +183,11 @@ class SQLiteStore:
     def setting(self, name: str) -> str | None:
         """The value that is kept under a name, or None."""
         with self._reading() as connection:
-            row = connection.execute("SELECT value FROM settings WHERE name = ?", (name,)).fetchone()
-        return None if row is None else str(row[0])
+            row = connection.execute("SELECT name, value, checksum FROM settings WHERE name = ?", (name,)).fetchone()
+        if row is None:
+            return None
+        check_row(row, f"the setting {name!r}", self.location)
+        return str(row[1])
 
     def learned(self, base: str, contents: Iterable[str]) -> dict[str, bytes]:
         """What was learned for a base model, for each of the contents that has something."""
@@ -330,7 +329,9 @@ class SQLiteStore:
         where = "first > 0" if include_retired else "active"
         values = () if namespace is None else (namespace,)
         where += "" if namespace is None else " AND namespace = ?"
-        [there] = connection.execute(f"SELECT count(*) FROM newest INDEXED BY {index} WHERE {where}", values).fetchone()
+        [there] = connection.execute(
+            f"SELECT count(*) FROM newest INDEXED BY {index} WHERE {where}", values
+        ).fetchone()
         if there != count:
             raise damaged(self.location, f"it has {there} edits, of which {count} are found")
 

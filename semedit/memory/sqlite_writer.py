@@ -48,7 +48,9 @@ class SQLiteWriter:
 
     def put_setting(self, name: str, value: str) -> None:
         """Keeps a value under a name."""
-        self._connection.execute("INSERT OR REPLACE INTO settings VALUES (?, ?)", (name, value))
+        self._connection.execute(
+            "INSERT OR REPLACE INTO settings VALUES (?, ?, ?)", (name, value, checksum(name, value))
+        )
         self._connection.execute("UPDATE counter SET settings = settings + 1")
 
     def put_learned(self, base: str, bodies: Mapping[str, bytes]) -> None:

@@ -21,7 +21,7 @@ TABLES: dict[str, tuple[str, ...]] = {
     "revisions": ("revision", "change", "edit_id", "action", "time", "author", "body", "previous", "checksum"),
     "newest": ("edit_id", "first", "revision", "active", "namespace", "prompt_key"),
     "vectors": ("text", "vector", "checksum"),
-    "settings": ("name", "value"),
+    "settings": ("name", "value", "checksum"),
     "learned": ("content", "base", "body", "checksum"),
 }
 # a namespace, and what prompts must share to be the same

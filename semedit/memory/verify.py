@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -44,13 +45,21 @@ def verify(store: EditStore) -> Verification:
     """
     verifier = _Verifier(store)
     with store.snapshot():
-        for part in (verifier.damage, verifier.revisions, verifier.newest, verifier.vectors, verifier.learned):
+        for part in (
+            verifier.damage,
+            verifier.revisions,
+            verifier.newest,
+            verifier.vectors,
+            verifier.settings,
+            verifier.learned,
+        ):
             try:
                 part()
             except StoreError as error:
                 verifier.problems.append(str(error))
     verifier.problems += damaged_files(store)
-    return Verification(**verifier.counts, problems=tuple(verifier.problems))
+    counts = {name: verifier.counts[name] for name in ("revisions", "edits", "vectors", "learned")}
+    return Verification(**counts, problems=tuple(verifier.problems))
 
 
 class _Verifier:
@@ -58,7 +67,7 @@ class _Verifier:
 
     def __init__(self, store: EditStore) -> None:
         self.problems: list[str] = []
-        self.counts = {"revisions": 0, "edits": 0, "vectors": 0, "learned": 0}
+        self.counts: Counter[str] = Counter()
         self._store = store
         # of each edit: its first and its newest revision
         self._first: dict[str, int] = {}
@@ -108,22 +117,25 @@ class _Verifier:
         rows = self._store.rows("newest")
         while some := {row[0]: row for row in islice(rows, _ROWS_AT_ONCE)}:
             missing -= some.keys()
-            edits = self._store.newest(id for id, row in some.items() if row[2] not in self._unreadable)
+            ends = {id: (self._first.get(id), self._last.get(id)) for id in some}
+            edits = self._store.newest(
+                id for id, row in some.items() if row[1:3] == ends[id] and row[2] not in self._unreadable
+            )
             for id, row in some.items():
-                ends = (self._first.get(id), self._last.get(id))
-                if row[1:3] != ends:
-                    self.problems.append(f"edit {id!r} is said to have the revisions {row[1:3]}, and has {ends}")
+                if row[1:3] != ends[id]:
+                    self.problems.append(f"edit {id!r} is said to have the revisions {row[1:3]}, and has {ends[id]}")
                 elif id in edits and (bool(row[3]), *row[4:]) != (edits[id].active, *prompt_key(edits[id])):
                     self.problems.append(f"edit {id!r} is filed under {row[3:]}, which its newest revision is not")
             active = [edit for edit in edits.values() if edit.active]
             self.counts["edits"] += len(active)
-            vectors = self._store.vectors(text for edit in active for text in edit.texts)
-            self.problems += [
-                f"edit {edit.id!r} cannot be found by {text!r}, which has no vector; run semedit edit reembed"
-                for edit in active
-                for text in edit.texts
-                if text not in vectors
-            ]
+            with contextlib.suppress(StoreError):  # `vectors` tells of each that is damaged
+                vectors = self._store.vectors(text for edit in active for text in edit.texts)
+                self.problems += [
+                    f"edit {edit.id!r} cannot be found by {text!r}, which has no vector; run semedit edit reembed"
+                    for edit in active
+                    for text in edit.texts
+                    if text not in vectors
+                ]
         self.problems += [f"edit {id!r} is filed nowhere" for id in sorted(missing, key=str)]
 
     def vectors(self) -> None:
@@ -143,6 +155,11 @@ class _Verifier:
                 f"vectors of {length} bytes, and not {lengths.most_common()[0][0]} as most have: {count}; one is that "
                 f"of {example[length]!r}"
             )
+
+    def settings(self) -> None:
+        """Each is unchanged."""
+        for _ in self._checked("settings", "the setting {!r}"):
+            pass
 
     def learned(self) -> None:
         """Each value is unchanged and can be read."""

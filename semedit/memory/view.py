@@ -14,6 +14,8 @@ from semedit.edits import Edit
 from semedit.errors import EncoderMismatchError, StoreError, StoreUnreachableError
 from semedit.memory.connections import weakly
 from semedit.memory.encoder import Encoder
+from semedit.memory.heap import give_back
+from semedit.memory.index import APPROXIMATE_FROM
 from semedit.memory.merging import large_run, merge, merge_small, purge, replaced
 from semedit.memory.snapshot import Snapshot
 from semedit.memory.state import Part, State
@@ -26,8 +28,8 @@ _PATIENCE_SECONDS = 0.02
 _PATIENCE_OF_ERASURE_SECONDS = 60.0
 # revisions: a query leaves more than so many to the thread in the background
 _AT_ONCE = 1_000
-# edits that are read, and become a part, at a time
-_PORTION = 20_000
+# edits that are read, and become a part, at a time: enough for a part that is searched fast at once
+_PORTION = APPROXIMATE_FROM
 
 
 class View:
@@ -212,6 +214,7 @@ class View:
             with giving_way():
                 while self._goes_on():
                     self._step()
+                    give_back()
         except BaseException as error:  # whoever asks next is told
             with self._starting:
                 self._worker, self._failure = None, error
