@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check figures bench scope answers grace learning retriever evaluation clean
+.PHONY: demo test check figures bench crashes scale scope answers grace learning retriever evaluation clean
 
 demo: $(VENV)/ready  ## wrap, edit, generate, explain, undo: on the shipped model
 	$(BIN)/semedit demo
@@ -45,10 +45,17 @@ bench: $(VENV)/ready  ## what routing and adding cost, as ratios in one run
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/memory.py
 
+crashes: $(VENV)/ready  ## kills writers and servers, lets many processes contend, damages files: the full numbers
+	$(BIN)/pytest tests/test_crashes.py tests/test_contention.py tests/test_fuzz.py -m slow -s
+
 scope: $(VENV)/ready  ## how well scope is decided, with figures in out/; DATA=folder with train/ and dev/
 	mkdir -p out
 	$(BIN)/python benchmarks/scope.py --data $(DATA)/dev --train $(DATA)/train --errors 10 \
 		--json out/scope.json --plot out/scope
+
+scale: $(VENV)/ready  ## a memory of a million edits: search, opening, bytes, writing, stalls; DATA=folder with train/
+	mkdir -p out
+	$(BIN)/python benchmarks/scale.py --data $(DATA)/train --folder out --json out/scale.json
 
 $(VENV)/ready: pyproject.toml constraints-dev.txt
 	$(PYTHON) -m venv $(VENV)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from fakes import byte_tokenizer, tiny_model
 
@@ -117,6 +118,37 @@ def test_grace_gives_figures_for_each_method_and_number_of_edits(tmp_path: Path,
 
     assert both["results"] == published["results"] + repaired["results"]
     assert "repaired, scope routing" in printed
+
+
+def test_scale_gives_recall_ratios_and_percentiles(tmp_path: Path) -> None:
+    vectors = np.random.default_rng(0).standard_normal((1_300, 32)).astype(np.float32)
+    np.save(tmp_path / "vectors.npy", vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+
+    figures, printed = run(
+        "scale.py",
+        tmp_path / "scale.json",
+        *("--vectors", tmp_path / "vectors.npy", "--edits", 1_000, 2_000, "--bulk", 500, "--rounds", 2),
+        *("--folder", tmp_path),
+    )
+
+    results = figures["results"]
+    assert [(row["edits"], row["made"]) for row in results["searching"]] == [(1_000, 700), (2_000, 1_700)]
+    assert [row["edits"] for row in results["namespaces"]] == [200, 20, 2]
+    for row in results["searching"] + results["namespaces"]:
+        assert row["recall"] > 0.999  # so few are searched exactly; two may be equally near
+        assert row["one"]["times_faster"]["median"] > 0
+    for row in results["opening"]:
+        assert row["rebuilt"]["seconds"] <= row["rebuilt"]["settled_seconds"]
+        assert row["rebuilt"]["peak_bytes_per_edit"] >= row["rebuilt"]["anonymous_bytes_per_edit"] > 4 * 32
+        assert "opened" not in row  # of so few no snapshot is made
+    assert "SQLite" in results["stores"]
+    for row in results["stores"].values():
+        assert 0 < row["writing"]["single_per_second"] < row["writing"]["bulk_per_second"]
+        assert 0 <= row["visibility"]["p50"] <= row["visibility"]["max"] < 1
+        for times in row["serving"].values():
+            assert 0 < times["p50"] <= times["p95"] <= times["p99"] <= times["max"]
+    assert "Searching through all edits" in printed
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["scale.json", "vectors.npy"]
 
 
 def test_learning_gives_a_ratio_and_values_that_agree(tmp_path: Path) -> None:
