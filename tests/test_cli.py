@@ -213,11 +213,11 @@ def test_add_warns_of_an_edit_that_says_otherwise_and_adds_it(run, added):
     assert len(data(run, "edit", "ls")) == 3
 
 
-def test_another_encoder_is_refused_until_the_vectors_are_made_anew(run, added, tmp_path):
+def test_another_encoder_is_refused_until_the_vectors_are_made_anew(run, added, tmp_path, encoder_path):
     other = save_encoder(tmp_path / "other", [*WORDS, "new"])
     status, _, err = run("edit", "add", "who runs initech", "Bo", "--encoder", other)
     assert status == 1
-    assert "encoder0@" in err
+    assert f"{Path(encoder_path).name}@" in err
     assert "other@" in err
     assert "semedit edit reembed" in err
     made = data(run, "edit", "reembed", "--encoder", other)

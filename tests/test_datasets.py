@@ -445,9 +445,10 @@ def test_canonical_examples_with_a_subject(tmp_path: Path):
                     ("Lethowsow",),
                     detail="country_capital",
                     criterion=criterion,
+                    running=True,
                 ),
-                Probe("behaviour", "The castle is at", ("Zenda",), detail="hard negative"),
-                Probe("behaviour", "The", ("capital of Arcadia",), detail="text"),
+                Probe("behaviour", "The castle is at", ("Zenda",), detail="hard negative", running=True),
+                Probe("behaviour", "The", ("capital of Arcadia",), detail="text", running=True),
             ),
         ),
         Example(
@@ -467,6 +468,7 @@ def test_canonical_examples_with_a_subject(tmp_path: Path):
                     ("Strelsau",),
                     detail="country_capital",
                     criterion=criterion,
+                    running=True,
                 ),
             ),
             "Ruritania",
@@ -514,7 +516,7 @@ def test_the_other_tasks(
         },
     )
     examples = read("canonical", folder)
-    rest = [Probe("behaviour", "It", ("rains",), detail=detail) for detail in ("hard negative", "text")]
+    rest = [Probe("behaviour", "It", ("rains",), detail=detail, running=True) for detail in ("hard negative", "text")]
     *first, asked = [probe for example in examples for probe in example.probes if probe.detail == task]
     assert (asked.prompt, asked.answers, asked.alternatives) == (record["prefix"], answers, alternatives)
     assert asked.criterion is not None
@@ -523,7 +525,7 @@ def test_the_other_tasks(
     assert first == []
     assert list(examples[0].probes[-2:]) == rest
     if subject is None:
-        canonical = Probe("behaviour", asked.prompt, answers, alternatives, "canonical example", asked.criterion)
+        canonical = Probe("behaviour", asked.prompt, answers, alternatives, "canonical example", asked.criterion, True)
         assert examples == [Example(task, (), (canonical, asked, *rest))]
     else:
         edit = Edit(id=f"{task}-1", prompt=record["prefix"], target=answers[0])
