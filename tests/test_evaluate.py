@@ -94,6 +94,7 @@ def test_an_oracle_scores_1_everywhere_and_the_unedited_model_on_what_must_not_c
         "edit_success": (4, 4),
         "edit_retention": (4, 4),
         "test_retention": (2, 2),
+        "in_scope_success": (8, 8),
         "drawdown": (0, 6),
         "contains_reliability": (4, 4),
         "contains_generality": (4, 4),
@@ -287,9 +288,38 @@ def test_romes_scores_compare_two_answers(models):
     assert figures(evaluation)["efficacy"] == (1, 1)  # word for word: no other answer is possible
     before, after = figures(evaluation, row=0), figures(evaluation)
     assert before["neighbourhood"] == after["neighbourhood"]
+    assert "rome_score" not in evaluation.rows[1].checkpoints[0].means  # nothing was asked in other words
     swapped = (probes[0], Probe("same_relation", probes[1].prompt, ("Lagos",), ("Rome",)))
     other = figures(evaluate(edited_model(models), [replace(examples[0], probes=swapped)], edits=(1,)))
     assert other["neighbourhood"][0] == 1 - after["neighbourhood"][0]
+
+
+def test_romes_score_stands_beside_all_three(models):
+    probes = (
+        Probe("reliability", EXAMPLES[0].probes[0].prompt, ("Lagos",), ("Valletta",)),
+        Probe("generality", EXAMPLES[0].probes[1].prompt, ("Lagos",), ("Valletta",)),
+        Probe("same_relation", "What is the capital of Italy?", ("a",), ("a b c",)),
+    )
+    checkpoint = (
+        evaluate(edited_model(models), [replace(EXAMPLES[0], probes=probes)], edits=(1,)).rows[1].checkpoints[0]
+    )
+    three = [checkpoint.rates[name].value for name in ("efficacy", "paraphrase", "neighbourhood")]
+    assert three[:2] == [1.0, 1.0]
+    assert checkpoint.means["rome_score"].value == pytest.approx(3 / (2 + 1 / three[2]) if three[2] else 0.0)
+
+
+def test_an_answer_ends_where_the_data_set_says():
+    def running_on(prompts: Sequence[str]) -> list[str]:
+        return ["Lagos\nWhat is the capital of Peru? Lima" for _ in prompts]
+
+    whole, ended = (
+        evaluate(running_on, EXAMPLES[:1], unedited=unedited, edits=(1,), stop=stop).rows[1].checkpoints[0]
+        for stop in (None, "\n")
+    )
+    assert whole.asked[0].got.endswith("Lima")
+    assert ended.asked[0].got == "Lagos"
+    for name in ("reliability", "generality", "edit_success"):
+        assert (whole.rates[name].hits, ended.rates[name].hits) == (0, 1), name
 
 
 # --- running it again

@@ -194,6 +194,7 @@ def test_rates_by_hand_in_the_order_of_display():
         ("false_override", Rate(4, 8)),
         ("edit_retention", Rate(1, 2)),
         ("test_retention", Rate(5, 6)),
+        ("in_scope_success", Rate(2, 5)),
         ("drawdown", Rate(4, 12)),
         ("contains_reliability", Rate(2, 2)),
         ("contains_generality", Rate(1, 3)),
@@ -214,7 +215,6 @@ def test_each_rate_by_itself():
     assert metrics.portability_by_detail(RECORDS) == {"": Rate(1, 1), "alias": Rate(1, 1), "one-hop": Rate(2, 3)}
     assert metrics.locality(RECORDS, "same_subject") == by_name["locality_same_subject"]
     assert metrics.false_override(RECORDS) == by_name["false_override"]
-    assert metrics.edit_success(RECORDS) == Rate(1, 2)
     assert metrics.edit_retention(RECORDS) == Rate(1, 2)
     assert metrics.test_retention(RECORDS) == Rate(5, 6)
     assert metrics.in_scope_success(RECORDS) == Rate(2, 5)
@@ -229,7 +229,6 @@ def test_of_nothing_asked_every_rate_is_of_none():
         metrics.generality,
         metrics.portability,
         metrics.false_override,
-        metrics.edit_success,
         metrics.edit_retention,
         metrics.test_retention,
         metrics.in_scope_success,
@@ -242,7 +241,11 @@ def test_of_nothing_asked_every_rate_is_of_none():
 
 
 def test_a_kind_that_was_not_asked_is_absent():
-    assert set(metrics.rates([asked("generality", False)])) == {"generality", "contains_generality"}
+    assert set(metrics.rates([asked("generality", False)])) == {
+        "generality",
+        "in_scope_success",
+        "contains_generality",
+    }
     assert metrics.rates([asked("same_subject", True)]) == {
         "locality_same_subject": Rate(1, 1),
         "drawdown": Rate(0, 1),

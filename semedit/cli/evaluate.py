@@ -13,6 +13,7 @@ from semedit.errors import EvaluationError
 from semedit.evaluation.datasets import consistent, read, unrelated
 from semedit.evaluation.evaluator import Evaluated, evaluate
 from semedit.evaluation.methods import make_subject
+from semedit.evaluation.names import ONE_LINE
 from semedit.evaluation.report import table, write_csv
 from semedit.evaluation.results import Evaluation
 from semedit.overrides.adaptor_config import AdaptorConfig
@@ -41,6 +42,7 @@ def run(args: argparse.Namespace) -> int:
         unrelated=pool,
         sample=args.sample,
         seed=args.seed,
+        stop="\n" if args.dataset in ONE_LINE else None,
         dataset=args.dataset,
         model=args.model or "the shipped model",
         left_out=left_out,

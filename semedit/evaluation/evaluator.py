@@ -13,7 +13,7 @@ from tqdm import tqdm
 from semedit.edits import Edit
 from semedit.errors import EvaluationError
 from semedit.evaluation.examples import Example, Probe
-from semedit.evaluation.judging import Said, judge, scores
+from semedit.evaluation.judging import Said, answers_to, judge, scores
 from semedit.evaluation.metrics import Mean, Rate, exact_match, rates
 from semedit.evaluation.plan import Step, make_plan
 from semedit.evaluation.progress import Progress
@@ -35,6 +35,7 @@ def evaluate(
     unrelated: Sequence[Probe] = (),
     sample: int | None = None,
     seed: int = 0,
+    stop: str | None = None,
     dataset: str = "examples",
     model: str = "model",
     left_out: int = 0,
@@ -57,6 +58,7 @@ def evaluate(
         unrelated: questions asked at each checkpoint whose answers no edit must change.
         sample: at most so many questions of each kind at a checkpoint; None asks all.
         seed: of the sample.
+        stop: where an answer ends that the model has not ended before, such as a line's end; None: at the model's own.
         dataset: what the examples are called in the report.
         model: what the base is called there.
         left_out: how many examples of the data set are not among these; it is reported.
@@ -74,27 +76,34 @@ def evaluate(
     steps = make_plan(examples, edits, unrelated, sample, seed)
     reference, without_edits = _reference(unedited, models)
     settings = {"dataset": dataset, "model": model, "order": order, "sample": sample, "seed": seed}
+    settings["stop"] = stop
     kept = Progress(out, settings | {"steps": [[step.edits, *(e.id for e in step.examples)] for step in steps]})
     total = (1 + len(named)) * sum(len(step.questions) for step in steps)
     with tqdm(total=total, disable=not progress, unit="question", desc="unedited") as bar:
         before: list[Said] = []
         with without_edits:
             for step in steps:
-                before.append(Said(reference, step.questions))
+                before.append(Said(reference, step.questions, stop))
                 bar.update(len(step.questions))
             checkpoints = [_measured(step, said, said) for step, said in zip(steps, before, strict=True)]
         rows = [Row("unedited", "", tuple(checkpoints))]
         for name, subject in named.items():
             bar.set_description(name)
             try:
-                rows.append(_row(name, subject, list(zip(steps, before, strict=True)), order, kept, bar))
+                rows.append(_row(name, subject, list(zip(steps, before, strict=True)), order, stop, kept, bar))
             finally:
                 subject.restore()
     return Evaluation(dataset, model, order, seed, sample, left_out, tuple(rows))
 
 
 def _row(
-    name: str, subject: Subject, steps: Sequence[tuple[Step, Said]], order: Order, kept: Progress, bar: tqdm[Any]
+    name: str,
+    subject: Subject,
+    steps: Sequence[tuple[Step, Said]],
+    order: Order,
+    stop: str | None,
+    kept: Progress,
+    bar: tqdm[Any],
 ) -> Row:
     """One method, at all checkpoints; those that an earlier run finished are taken from it.
 
@@ -103,6 +112,7 @@ def _row(
         subject: what is edited and asked.
         steps: each with what the unedited model says.
         order: of the edits.
+        stop: where answers end.
         kept: what is finished.
         bar: moves on with each question.
     """
@@ -112,29 +122,32 @@ def _row(
     for i, (step, unedited) in enumerate(steps):
         done = found[i]
         if done is None:
-            checkpoints.append(_checkpoint(subject, step, unedited, order, checkpoints[-1] if checkpoints else None))
+            success, seconds = _edit(subject, step, order, stop, ask=True)
+            before = checkpoints[-1] if checkpoints else None
+            said = Said(subject, step.questions, stop)
+            checkpoints.append(_checkpoint(step, said, unedited, success, seconds, before))
             note = subject.note
             kept.write(name, checkpoints[-1], note)
         else:
             if None in found[i:]:
                 # what comes after needs the edits, and not the answers
-                _edit(subject, step, order)
+                _edit(subject, step, order, stop)
             note, checkpoint = done
             checkpoints.append(checkpoint)
         bar.update(len(step.questions))
     return Row(name, note, tuple(checkpoints))
 
 
-def _checkpoint(subject: Subject, step: Step, unedited: Said, order: Order, before: Checkpoint | None) -> Checkpoint:
-    """Makes the edits of a step and asks all its questions."""
-    success, seconds = _edit(subject, step, order, ask=True)
+def _checkpoint(
+    step: Step, said: Said, unedited: Said, success: Rate, seconds: float, before: Checkpoint | None
+) -> Checkpoint:
+    """What is known once the edits of a step were made, in so many seconds, and all was asked."""
     made = step.edits - (before.edits if before else 0)
     if before is not None:
         success = Rate(before.rates["edit_success"].hits + success.hits, before.rates["edit_success"].of + success.of)
-    said = Said(subject, step.questions)
     checkpoint = _measured(step, said, unedited)
     checkpoint.rates["edit_success"] = success
-    size = subject.bytes()
+    size = said.subject.bytes()
     if size is not None:
         checkpoint.means["bytes_per_edit"] = Mean(size, step.edits)
     checkpoint.means["seconds_per_edit"] = Mean(seconds, made)
@@ -152,8 +165,8 @@ def _measured(step: Step, said: Said, unedited: Said) -> Checkpoint:
     return Checkpoint(step.edits, rates(asked) | found, means, tuple(asked), next(iter(thresholds), None))
 
 
-def _edit(subject: Subject, step: Step, order: Order, *, ask: bool = False) -> tuple[Rate, float]:
-    """Makes the edits of a step; says how many are right straight after, and how long making them took."""
+def _edit(subject: Subject, step: Step, order: Order, stop: str | None, *, ask: bool = False) -> tuple[Rate, float]:
+    """Makes the edits of a step; says how many are right straight after (GRACE's ES), and the seconds it took."""
     groups = [[example] for example in step.examples] if order == "sequential" else [list(step.examples)]
     hits = of = 0
     seconds = 0.0
@@ -165,7 +178,7 @@ def _edit(subject: Subject, step: Step, order: Order, *, ask: bool = False) -> t
         seconds += time.perf_counter() - start
         if ask:
             probes = [probe for example in group for probe in example.probes if probe.kind == "reliability"]
-            answers = subject.answer([probe.prompt for probe in probes]) if probes else []
+            answers = answers_to(subject, probes, stop)
             hits += sum(exact_match(a.text, *p.answers) for a, p in zip(answers, probes, strict=True))
             of += len(probes)
     return Rate(hits, of), seconds

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from tqdm import tqdm
 
@@ -31,6 +32,7 @@ class Said:
     Args:
         subject: the model.
         questions: what is asked.
+        stop: as for `answers_to`.
 
     Attributes:
         subject: as above.
@@ -40,14 +42,22 @@ class Said:
         seconds_per_answer: how long one took.
     """
 
-    def __init__(self, subject: Subject, questions: Sequence[Question]) -> None:
+    def __init__(self, subject: Subject, questions: Sequence[Question], stop: str | None) -> None:
         self.subject = subject
         probes = [probe for _, probe in questions if is_generated(probe)]
         start = time.perf_counter()
-        answers = subject.answer([probe.prompt for probe in probes]) if probes else []
+        answers = answers_to(subject, probes, stop)
         self.seconds_per_answer = (time.perf_counter() - start) / max(len(probes), 1)
         self.answers = dict(zip(probes, answers, strict=True))
         self.likelihoods = _likelihoods([probe for _, probe in questions if not is_generated(probe)], subject)
+
+
+def answers_to(subject: Subject, probes: Sequence[Probe], stop: str | None) -> list[Answer]:
+    """The answer to each probe, up to where `stop` first stands in it: an end that the data set defines."""
+    answers = subject.answer([probe.prompt for probe in probes]) if probes else []
+    if stop is None:
+        return answers
+    return [replace(answer, text=answer.text.split(stop, 1)[0].strip()) for answer in answers]
 
 
 def is_generated(probe: Probe) -> bool:
@@ -86,7 +96,7 @@ def scores(questions: Sequence[Question], said: Said, unedited: Said) -> tuple[d
     """What does not follow from each question alone: ROME's comparisons, teacher-forced accuracy, losses, fluency."""
     probes, subject = [probe for _, probe in questions], said.subject
     rates = _compared(probes, subject)
-    means: dict[str, Mean] = {}
+    means = _rome_score(rates)
     for kind in ("reliability", "generality"):
         some = [probe for probe in probes if probe.kind == kind and probe.answers]
         shares = subject.token_accuracy([p.prompt for p in some], [p.answers[0] for p in some]) if some else None
@@ -117,6 +127,13 @@ def _compared(probes: Sequence[Probe], subject: Subject) -> dict[str, Rate]:
             # beside an edit's neighbours its target is the alternative
             rates[name] = count(true, new) if kind == "same_relation" else count(new, true)
     return rates
+
+
+def _rome_score(rates: Mapping[str, Rate]) -> dict[str, Mean]:
+    """ROME's S, where all three of its scores are there."""
+    three = [rates[name] for name in ("efficacy", "paraphrase", "neighbourhood") if name in rates]
+    score = metrics.rome_score(*three) if len(three) == 3 else None
+    return {} if score is None else {"rome_score": Mean(score, 1)}
 
 
 def _behaviours(

@@ -146,6 +146,7 @@ def rates(asked: Sequence[Asked]) -> dict[str, Rate]:
         "false_override": false_override(asked),
         "edit_retention": edit_retention(asked),
         "test_retention": test_retention(asked),
+        "in_scope_success": in_scope_success(asked),
         "drawdown": drawdown(asked),
         "contains_reliability": contains(asked, "reliability"),
         "contains_generality": contains(asked, "generality"),
@@ -202,15 +203,6 @@ def false_override(asked: Iterable[Asked]) -> Rate:
     """
     routed = [one for one in asked if one.kind in UNCHANGING and one.overridden is not None]
     return Rate(sum(one.overridden is True for one in routed), len(routed))
-
-
-def edit_success(asked: Iterable[Asked]) -> Rate:
-    """GRACE's ES: of the edits' own prompts, asked straight after each edit, those answered with the target.
-
-    `asked` are those records, not a checkpoint's. Trap: a stream that forgets scores as well as one that does not; see
-    `edit_retention`. GRACE itself gives an F1 of token sets on zsRE, which is above 0 for wrong answers.
-    """
-    return _right(asked, "reliability")
 
 
 def edit_retention(asked: Iterable[Asked]) -> Rate:
