@@ -15,33 +15,27 @@ from fakes import WordEncoder
 sys.path.insert(0, str(Path(__file__).parent.parent / "training"))
 import wordings
 from facts import Fact
+from material import Material, ScopePair
 from neighbours import Neighbours
-from pairs import KINDS, PairSource, ScopePair
+from pairs import KINDS, build_pairs, own_pairs
+from pairs_in_scope import IN_SCOPE
+from properties import Properties
 from relations import NEAR_MISSES, read_relations
 from scenes import Scene, read_scenes
 from scope_classifier import LengthBatches, calibration_error, temperature_of, threshold_of
 from sources import is_held_out
 
 CITIES = ["Arles", "Bremen", "Cork", "Dover", "Essen", "Fano", "Genoa", "Hamm", "Imola", "Jena", "Kiel", "Lodi"]
-IN_SCOPE = {
-    "paraphrase",
-    "same question",
-    "scene",
-    "statement and question",
-    "yes or no",
-    "follow-up",
-    "asked after another",
-}
 
 
 @pytest.fixture(scope="module")
-def source():
+def material():
     def facts(question, other, answer):
         return [Fact((question.format(c), other.format(c)), answer.format(c), c) for c in CITIES]
 
     by_source = {
-        "zsre": facts("Which river flows through {}?", "What is the river of {}?", "the {} river")
-        + facts("Who is the mayor of {}?", "By whom is {} governed?", "mayor of {}"),
+        "zsre": facts("Which river does {} cross?", "What river is crossed by {}?", "the {} river")
+        + facts("What was {} named after?", "From what has {} its name?", "saint {}"),
         "counterfact": facts("{} lies in", "{} is part of", "land of {}"),
         "pokemqa": facts("The twin of {} is", "Which town is {}'s twin?", "twin of {}"),
         "wikifactdiff": facts("{} has the postcode", "The post code of {} is", "{} 1"),
@@ -49,7 +43,8 @@ def source():
         "qqp": [Fact(("How do I sleep?", "What makes me sleep?"), "")],
         "own": [Fact(("Where do I park?", "Is there a car park?"), "Behind the house")],
     }
-    return PairSource(
+    properties = Properties({fact.template for fact in by_source["zsre"]})
+    return Material(
         facts=by_source,
         relations=read_relations(),
         scenes=[
@@ -59,13 +54,14 @@ def source():
         rivals=[("How do I sleep?", "How do I wake up?")],
         beside=[(by_source["counterfact"][i], f"{CITIES[i - 1]} lies in") for i in range(len(CITIES))],
         queries={"questions": ["what is rain", "who won"], "chat": ["Write a poem."]},
-        neighbours=Neighbours(by_source, ["what is rain", "who won", "Write a poem."], WordEncoder()),
+        properties=properties,
+        neighbours=Neighbours(by_source, ["what is rain", "who won", "Write a poem."], properties.all, WordEncoder()),
     )
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_is_drawn_with_its_label(source, kind):
-    pairs = source.build({kind: 25}, random.Random(1))
+def test_every_kind_is_drawn_with_its_label(material, kind):
+    pairs = build_pairs(material, {kind: 25}, random.Random(1))
     assert len(pairs) >= (1 if kind in ("look-alike", "chat", "same question") else 15), "nothing to judge"
     assert {pair.kind for pair in pairs} == {kind}
     assert {pair.in_scope for pair in pairs} == {kind in IN_SCOPE}
@@ -78,24 +74,24 @@ def test_every_kind_is_drawn_with_its_label(source, kind):
         assert pair.in_scope or pair.prompt.lower() != pair.query.lower()
 
 
-def test_pairs_are_drawn_from_the_seed_alone_and_never_twice(source):
+def test_pairs_are_drawn_from_the_seed_alone_and_never_twice(material):
     counts = {"paraphrase": 40, "same relation, other subject": 40, "chat": 2}
-    pairs = source.build(counts, random.Random(3))
-    assert pairs == source.build(counts, random.Random(3))
-    assert pairs != source.build(counts, random.Random(4))
+    pairs = build_pairs(material, counts, random.Random(3))
+    assert pairs == build_pairs(material, counts, random.Random(3))
+    assert pairs != build_pairs(material, counts, random.Random(4))
     assert len({(pair.prompt, pair.query) for pair in pairs}) == len(pairs)
     drawn = Counter(pair.kind for pair in pairs)
     assert drawn["paraphrase"] == drawn["same relation, other subject"] == 40
 
 
-def test_another_subject_is_another_subject(source):
-    for pair in source.build({"nearest neighbour": 20}, random.Random(5)):
+def test_another_subject_is_another_subject(material):
+    for pair in build_pairs(material, {"nearest neighbour": 20}, random.Random(5)):
         [subject] = [city for city in CITIES if city in pair.prompt]
         assert subject not in pair.query
 
 
-def test_every_wording_of_an_own_edit_stands_beside_every_other(source):
-    pairs = [(pair.prompt, pair.query, pair.in_scope) for pair in source.own_pairs()]
+def test_every_wording_of_an_own_edit_stands_beside_every_other(material):
+    pairs = [(pair.prompt, pair.query, pair.in_scope) for pair in own_pairs(material)]
     assert pairs == [
         ("Where do I park?", "Is there a car park?", True),
         ("Is there a car park?", "Where do I park?", True),
@@ -190,3 +186,27 @@ def test_the_threshold_weighs_a_false_override_against_misses():
 def test_the_held_out_share_is_held_out():
     held = [is_held_out(f"text {i}", 0.1) for i in range(5000)]
     assert 0.08 < np.mean(held) < 0.12
+
+
+def test_the_properties_say_what_they_must():
+    properties = Properties([]).all
+    keys = {one.key for one in properties}
+    assert len(keys) == len(properties) >= 200
+    for one in properties:
+        assert one.names, one.key
+        assert one.overlaps <= keys, one.key
+        for other in properties:
+            assert (one.key in other.overlaps) == (other.key in one.overlaps), (one.key, other.key)
+        assert len(set(one.wordings)) == len(one.wordings), one.key
+        assert (len(one.wordings) >= 12) == (one.asks is not None), one.key
+        for text in one.wordings:
+            assert text.count("{}") == 1, (one.key, text)
+
+
+def test_another_property_is_plainly_another_and_often_a_near_one(material):
+    job = next(one for one in material.properties.all if one.key == "occupation")
+    others = [material.neighbours.other_property(job, random.Random(seed)) for seed in range(300)]
+    assert not {one.key for one in others} & job.overlaps
+    most, times = Counter(one.key for one in others).most_common(1)[0]
+    assert 5 <= times <= 60, most
+    assert len({one.key for one in others}) > 100

@@ -8,10 +8,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from facts import Fact
+from properties import Property
 from semedit.memory.encoder import Encoder
 from semedit.memory.index import VectorIndex
 
 _NEAREST = 8
+_NEAREST_PROPERTIES = 12
 # SERAC's hard negatives: of so many nearest, without the first ones, at this temperature
 _SERAC_NEAREST, _SERAC_WITHOUT, _SERAC_TEMPERATURE = 100, 25, 0.1
 
@@ -22,29 +24,49 @@ class Neighbours:
     Args:
         facts: the facts, by source.
         queries: texts whose nearest prompts will be asked for.
+        properties: properties of which others will be asked for.
         encoder: the encoder.
     """
 
-    def __init__(self, facts: Mapping[str, Sequence[Fact]], queries: Sequence[str], encoder: Encoder) -> None:
+    def __init__(
+        self,
+        facts: Mapping[str, Sequence[Fact]],
+        queries: Sequence[str],
+        properties: Sequence[Property],
+        encoder: Encoder,
+    ) -> None:
         self.subject_of = {fact.prompts[0]: fact.subject for source in facts.values() for fact in source}
         self.prompts = list(self.subject_of)
         vectors = encoder.encode(self.prompts, progress=True)
-        questions = dict.fromkeys(fact.prompts[0] for fact in facts["zsre"])
         rows = dict(zip(self.prompts, vectors, strict=True))
-        self._near = self._nearest(list(questions), np.stack([rows[q] for q in questions]), vectors, _SERAC_NEAREST)
+        questions = list(dict.fromkeys(fact.prompts[0] for fact in facts["zsre"]))
+        self._far = self._nearest(questions, np.stack([rows[q] for q in questions]), vectors, _SERAC_NEAREST)
+        named = [prompt for prompt, subject in self.subject_of.items() if subject]
+        self._near = self._nearest(named, np.stack([rows[prompt] for prompt in named]), vectors, _NEAREST)
         self._near_prompts = self._nearest(queries, encoder.encode(list(queries), progress=True), vectors, _NEAREST)
 
+        names = encoder.encode([one.names[0] for one in properties])
+        self._others = {
+            one.key: [properties[i] for i in row if properties[i].key not in one.overlaps]
+            for one, row in zip(properties, np.argsort(-names @ names.T, axis=1, kind="stable"), strict=True)
+        }
+
     def nearest(self, prompt: str) -> list[str]:
-        """The prompts nearest to the prompt of a zsRE fact that are about other subjects."""
-        return [near for near, _ in self._near[prompt][:_NEAREST] if self._is_other(prompt, near)]
+        """The prompts nearest to the first prompt of a fact with a subject that are about other subjects."""
+        return [near for near, _ in self._near[prompt] if self._is_other(prompt, near)]
 
     def nearest_prompts(self, query: str) -> list[str]:
         """The prompts nearest to a query."""
         return [near for near, _ in self._near_prompts[query]]
 
+    def other_property(self, one: Property, rng: random.Random) -> Property:
+        """A property that plainly asks something else; half of the time of those nearest by name."""
+        others = self._others[one.key]
+        return rng.choice(others[:_NEAREST_PROPERTIES] if rng.random() < 0.5 else others)
+
     def serac(self, prompt: str, rng: random.Random) -> str:
         """A hard negative for the prompt of a zsRE fact, as SERAC draws them (Mitchell et al. 2022, appendix)."""
-        far = self._near[prompt][_SERAC_WITHOUT:]
+        far = self._far[prompt][_SERAC_WITHOUT:]
         return rng.choices([near for near, _ in far], [np.exp(cosine / _SERAC_TEMPERATURE) for _, cosine in far])[0]
 
     def _is_other(self, prompt: str, near: str) -> bool:

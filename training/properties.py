@@ -1,8 +1,8 @@
 """Properties that are asked of subjects: what they are called, which question templates ask them, and which overlap.
 
 They are written down in `properties.yaml` beside this file. `names` are what knowledge bases and noun phrases call a
-property, `asks` is a regular expression for the templates of zsRE that ask it, and `overlaps` are properties of which
-it can be argued that one question asks for both.
+property, `asks` is a regular expression for the templates of zsRE that ask it, `wordings` ask it of a subject `{}` in
+other ways, and `overlaps` are properties of which it can be argued that one question asks for both.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ class Property:
     key: str
     names: tuple[str, ...]
     asks: re.Pattern[str] | None
+    wordings: tuple[str, ...]
     overlaps: frozenset[str]
 
 
@@ -41,16 +42,18 @@ class Properties:
                 key=record["property"],
                 names=tuple(record["names"]),
                 asks=re.compile(record["asks"], re.IGNORECASE) if record["asks"] else None,
+                wordings=tuple(record.get("wordings", ())),
                 overlaps=frozenset({record["property"], *record["overlaps"]}),
             )
             for record in yaml.safe_load(path.read_text(encoding="utf-8"))
         ]
         self._named = {name: one for one in self.all for name in one.names}
         self._asked: dict[str, Property] = {}
-        for template in templates:
+        for template in sorted(templates):
             asked = [one for one in self.all if one.asks and one.asks.search(template)]
             if len(asked) == 1:
                 self._asked[template] = asked[0]
+        self._templates = list(self._asked)
 
     def asked_by(self, template: str) -> Property | None:
         """What a template asks, where that is known."""
@@ -60,10 +63,7 @@ class Properties:
         """What goes by a name, with or without the words "name of the" before it."""
         return self._named.get(name) or self._named.get(re.sub(r"^names? of (?:the )?", "", name))
 
-    def other_than(self, one: Property, rng: random.Random) -> Property:
-        """A property that plainly asks something else."""
-        return rng.choice([other for other in self.all if other.key not in one.overlaps])
-
-    def template_other_than(self, one: Property, rng: random.Random) -> str:
-        """A template that plainly asks something else."""
-        return rng.choice([t for t, asked in self._asked.items() if asked.key not in one.overlaps])
+    def template_other_than(self, one: Property, rng: random.Random) -> str | None:
+        """A template that plainly asks something else; None where the draw gave one that does not."""
+        template = rng.choice(self._templates)
+        return None if self._asked[template].key in one.overlaps else template

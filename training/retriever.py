@@ -35,7 +35,8 @@ from transformers import set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
 from facts import read_records
-from pairs import ScopePair
+from material import ScopePair
+from pairs import build_pairs
 from semedit.memory.encoder import SentenceEncoder, packaged_minilm
 from sources import read_sources
 
@@ -123,9 +124,9 @@ def main() -> None:
 
     left_out = [record["subject"] for path in options.leave_out for record in read_records(path)]
     training, holding = read_sources(options.data, no_neighbours(), left_out, config["held_out"], [], [])
-    pairs = training.build(config["pairs"], random.Random(options.seed))
+    pairs = build_pairs(training, config["pairs"], random.Random(options.seed))
     counts = {kind: min(count, config["held_out_pairs"]) for kind, count in config["pairs"].items()}
-    held_out = holding.build(counts, random.Random(options.seed + 1))
+    held_out = build_pairs(holding, counts, random.Random(options.seed + 1))
 
     set_seed(options.seed)
     checkpoint = get_last_checkpoint(options.output) if options.output.is_dir() else None

@@ -37,7 +37,8 @@ from transformers import set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
 from facts import own_facts, read_records
-from pairs import ScopePair
+from material import ScopePair
+from pairs import build_pairs, own_pairs
 from semedit.memory.encoder import SentenceEncoder, packaged_minilm
 from sources import read_sources
 
@@ -207,13 +208,13 @@ def main() -> None:
     own = own_facts(options.edits) if options.edits else []
     queries = options.traffic.read_text().splitlines() if options.traffic else []
     training, holding = read_sources(options.data, SentenceEncoder(), left_out, config["held_out"], own, queries)
-    pairs = training.build(config["pairs"], random.Random(options.seed))
+    pairs = build_pairs(training, config["pairs"], random.Random(options.seed))
     negatives = own_negatives(options.edits) if options.edits else []
     # a user's own edits are few beside all the others, and they matter most
     pairs += [pair for pair in negatives for _ in range(config["repeat_own"])]
-    pairs += [pair for pair in training.own_pairs() for _ in range(config["repeat_own"])]
+    pairs += [pair for pair in own_pairs(training) for _ in range(config["repeat_own"])]
     counts = {kind: min(count, config["held_out_pairs"]) for kind, count in config["pairs"].items() if count}
-    held_out = HeldOut(holding.build(counts, random.Random(options.seed + 1)), config["descriptor"])
+    held_out = HeldOut(build_pairs(holding, counts, random.Random(options.seed + 1)), config["descriptor"])
 
     set_seed(options.seed)
     checkpoint = get_last_checkpoint(options.output) if options.output.is_dir() else None

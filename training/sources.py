@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from facts import Fact, read_facts, read_records, read_wordings, without_subjects
+from material import Material
 from neighbours import Neighbours
-from pairs import PairSource
+from properties import Properties
 from relations import read_relations
 from scenes import read_scenes
 from semedit.memory.encoder import Encoder
@@ -27,7 +28,7 @@ def is_held_out(text: str, share: float) -> bool:
 
 def read_sources(
     data: Path, encoder: Encoder, left_out: Sequence[str], share: float, own: Sequence[Fact], traffic: Sequence[str]
-) -> tuple[PairSource, PairSource]:
+) -> tuple[Material, Material]:
     """What to train on, and what is held out of it: other facts, other relations, other queries.
 
     Args:
@@ -51,7 +52,7 @@ def read_sources(
     relations, scenes, specificity = read_relations(), read_scenes(), _specificity(data)
     rivals, beside = _rivals(data), _beside(data)
 
-    def part(keep: Callable[[str, float], bool]) -> PairSource:
+    def part(keep: Callable[[str, float], bool]) -> Material:
         chosen = {
             name: [f for f in source if keep(f.subject or f.prompts[0], share)] for name, source in sources.items()
         }
@@ -60,7 +61,8 @@ def read_sources(
             "questions": [query for query in queries["questions"] if keep(query, share)],
             "chat": [query for query in queries["chat"] if keep(query, 0.5)],
         }
-        return PairSource(
+        properties = Properties({fact.template for fact in chosen["zsre"] if fact.subject in fact.prompts[0]})
+        return Material(
             facts=chosen,
             relations=[relation for relation in relations if keep(relation.name, share)],
             scenes=[scene for scene in scenes if keep(scene.prompts[0], share)],
@@ -68,7 +70,8 @@ def read_sources(
             rivals=[pair for pair in rivals if keep(pair[0], share)],
             beside=[pair for pair in beside if keep(pair[0].subject, share)],
             queries=asked,
-            neighbours=Neighbours(chosen, [*asked["questions"], *asked["chat"]], encoder),
+            properties=properties,
+            neighbours=Neighbours(chosen, [*asked["questions"], *asked["chat"]], properties.all, encoder),
         )
 
     return part(lambda text, share: not is_held_out(text, share)), part(is_held_out)

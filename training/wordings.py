@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from difflib import SequenceMatcher
 
 # frames for a statement of which one asks whether it holds, and for turns that only name a subject
-WHETHER = (
+_WHETHER = (
     "Is it true that {}?", "Is it correct that {}?", "{}, right?", "Someone said that {}. Is that so?",
     "True or false: {}", "Can you confirm that {}?", "{} - is this correct?", "Did you know that {}? Is it right?",
+    "{}, correct?", "{}, yes?", "So {}, or am I wrong?", "{}, true or false?", "I heard that {} - is that still so?",
 )  # fmt: skip
 OPENINGS = (
     "Tell me about {}.", "I have a question about {}.", "What do you know about {}?", "Let's talk about {}.",
@@ -30,7 +31,10 @@ _AFTER = (
     " Do you know?",
     " Just the answer.",
 )
-_NOW = ("currently", "right now", "as of today", "these days", "at the moment", "now", "today", "nowadays")
+_NOW = (
+    "currently", "right now", "as of today", "these days", "at the moment", "now", "today", "nowadays", "at present",
+    "as of now", "at this point",
+)  # fmt: skip
 _ROMAN = ("I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX", "X", "XI", "XII")
 _ADDED = (
     "North", "South", "East", "West", "New", "Old", "Upper", "Lower", "Great", "Little", "Saint", "Lake", "Mount",
@@ -89,9 +93,14 @@ def same(query: str, rng: random.Random) -> str:
 
 def now(query: str, rng: random.Random) -> str:
     """The query with a word that says that it is about the present."""
-    if query.endswith("?"):
+    if query.endswith("?") and rng.random() < 0.6:
         return f"{query[:-1].rstrip()} {rng.choice(_NOW)}?"
     return f"{rng.choice(_NOW).capitalize()}, {query[0].lower() + query[1:] if query.split()[0] in _STARTS else query}"
+
+
+def whether(statement: str, rng: random.Random) -> str:
+    """A question whether a statement holds."""
+    return rng.choice(_WHETHER).format(statement)
 
 
 def slip(query: str, rng: random.Random) -> str:
