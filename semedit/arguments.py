@@ -30,7 +30,7 @@ HONOURED = _names("""
 # parameters and inputs that belong to the caller's own prompt and tokens, or ask for another way to decode
 REFUSED = _names("""
     assistant_model negative_prompt_ids negative_prompt_attention_mask custom_generate inputs_embeds past_key_values
-    decoder_input_ids decoder_inputs_embeds decoder_attention_mask encoder_outputs position_ids token_type_ids
+    cache decoder_input_ids decoder_inputs_embeds decoder_attention_mask encoder_outputs position_ids token_type_ids
     assistant_tokenizer trust_remote_code
 """)
 # fields of a generation config that reach an edited row

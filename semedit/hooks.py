@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,16 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from semedit.errors import LayerError, UnsupportedArgumentError
+
+
+def takes(model: PreTrainedModel, argument: str) -> bool:
+    """Whether a model's pass takes an argument of that name."""
+    return argument in inspect.signature(model.forward).parameters
+
+
+def cache_name(model: PreTrainedModel) -> str:
+    """What a model's pass and its output call the keys and values of what was read before."""
+    return "cache" if takes(model, "cache") else "past_key_values"
 
 
 def layer_at(model: nn.Module, path: str) -> nn.Module:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from semedit.edits import Edit
@@ -17,7 +17,7 @@ from semedit.evaluation.asking import LONGEST_ANSWER, complete, inputs_of, runni
 from semedit.evaluation.subjects import Answer, LogLikelihood, likelihoods_of
 from semedit.hooks import layer_at, linear_layers
 from semedit.memory.encoder import Encoder, Vectors
-from semedit.overrides.base import ModelCall, answer_separator, continuation_ids
+from semedit.overrides.base import ModelCall, answer_logits, answer_separator, continuation_ids
 from semedit.overrides.in_context import corrections_text, with_corrections
 from semedit.overrides.text import closing_token_ids
 from semedit.prompts import Prompt, as_prompt
@@ -289,7 +289,8 @@ class FineTuned(Unedited):
         labels = torch.tensor([answer], device=self.model.device)
         optimizer = torch.optim.Adam([weight], lr=self.learning_rate)
         for _ in range(self.steps):
-            loss = _loss(self.model, inputs["input_ids"], labels)
+            logits = answer_logits(self.model, inputs["input_ids"], labels)
+            loss = nn.functional.cross_entropy(logits.float(), labels[0])
             if loss.item() <= _LEARNED:
                 break
             [weight.grad] = torch.autograd.grad(loss, [weight])
@@ -303,15 +304,6 @@ class FineTuned(Unedited):
             yield
         finally:
             self._module.weight = self._own
-
-
-def _loss(model: PreTrainedModel, prompt: Tensor, answer: Tensor) -> Tensor:
-    """The mean cross entropy of an answer's tokens after a prompt; ids are `(1, prompt)` and `(1, answer)`."""
-    if model.config.is_encoder_decoder:
-        logits = model(input_ids=prompt, labels=answer).logits
-    else:
-        logits = model(input_ids=torch.cat([prompt, answer], dim=1)).logits[:, prompt.shape[1] - 1 : -1]
-    return nn.functional.cross_entropy(logits[0].float(), answer[0])
 
 
 def _two_thirds_up(model: PreTrainedModel) -> str:

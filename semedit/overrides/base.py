@@ -24,6 +24,7 @@ from transformers.generation.streamers import BaseStreamer
 
 from semedit.edits import Edit
 from semedit.errors import ContextOverflowError
+from semedit.hooks import takes
 from semedit.prompts import Prompt
 
 
@@ -189,14 +190,8 @@ class ModelCall:
         device = self.model.device
         read = torch.tensor([prompt], device=device)
         with self.running(slice(row, row + 1), torch.ones_like(read), cached=False):
-            if self.model.config.is_encoder_decoder:
-                labels = torch.tensor([answer], device=device)
-                logits = self.model(input_ids=read, labels=labels).logits[0]
-            else:
-                ids = torch.tensor([[*prompt, *answer]], device=device)
-                logits = self.model(input_ids=ids).logits[0, len(prompt) - 1 : -1]
-        log_probabilities: Tensor = logits.float().log_softmax(-1)
-        return log_probabilities
+            logits = answer_logits(self.model, read, torch.tensor([answer], device=device))
+        return logits.float().log_softmax(-1)
 
     def _teacher_forced(self, targets: Sequence[str]) -> Iterator[tuple[Tensor, Tensor]]:
         """For each text, the log probabilities where its target's tokens stand, and these tokens, `(answer,)`."""
@@ -204,6 +199,27 @@ class ModelCall:
             answer = continuation_ids(self.tokenizer, self.texts[row], separator + target)
             scores = self.log_probabilities(row, answer)
             yield scores, torch.tensor(answer, device=scores.device)
+
+
+def answer_logits(model: PreTrainedModel, prompt: Tensor, answer: Tensor) -> Tensor:
+    """The logits where each token of an answer stands, given the prompt and the tokens before it.
+
+    Args:
+        model: what reads them.
+        prompt: ids, `(1, prompt)`.
+        answer: ids, `(1, answer)`.
+
+    Returns:
+        `(answer, vocabulary)`.
+    """
+    count = answer.shape[1]
+    if model.config.is_encoder_decoder:
+        logits: Tensor = model(input_ids=prompt, labels=answer).logits[0]
+        return logits
+    # a long prompt's logits would cost more than all blocks
+    kept = {"logits_to_keep": count} if takes(model, "logits_to_keep") else {}
+    logits = model(input_ids=torch.cat([prompt, answer[:, :-1]], dim=1), **kept).logits[0, -count:]
+    return logits
 
 
 def answer_separator(model: PreTrainedModel, prompt: Prompt) -> str:

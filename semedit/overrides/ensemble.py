@@ -13,9 +13,10 @@ from transformers import LogitsProcessor, PreTrainedModel, PreTrainedTokenizerBa
 
 from semedit.edits import Edit
 from semedit.errors import WrapError
+from semedit.hooks import cache_name, takes
 from semedit.overrides.base import ModelCall, answer_separator
 from semedit.overrides.in_context import with_corrections
-from semedit.overrides.suffix import position_ids, takes
+from semedit.overrides.suffix import position_ids
 from semedit.prompts import Prompt
 
 
@@ -140,6 +141,7 @@ class _Reader:
         if not self._encoder_decoder:
             call.check_room(self._ids.shape[1])
         self._options = {"use_cache": True} | ({"logits_to_keep": 1} if takes(call.model, "logits_to_keep") else {})
+        self._cache = cache_name(call.model)
         self._seen = self._ids[:0]
         self._state: dict[str, Any] = {}
 
@@ -150,10 +152,10 @@ class _Reader:
         if parents is None:
             self._state = {}
         elif len(answers) > len(self._ids):
-            self._state["past_key_values"].reorder_cache(parents)
+            self._state[self._cache].reorder_cache(parents)
         output = self._model(**self._inputs(answers), **self._state, **self._options)
         self._seen = answers
-        self._state = {"past_key_values": output.past_key_values}
+        self._state = {self._cache: getattr(output, self._cache)}
         if self._encoder_decoder:
             self._state["encoder_outputs"] = (output.encoder_last_hidden_state,)
         log_probabilities: Tensor = output.logits[:, -1].float().log_softmax(-1)

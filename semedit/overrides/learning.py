@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from semedit.hooks import layer_outputs, replaced_output
+from semedit.hooks import cache_name, layer_outputs, replaced_output, takes
 from semedit.overrides.adaptor_config import AdaptorConfig
-from semedit.overrides.suffix import Suffix, position_ids, prefix_cache, takes
+from semedit.overrides.suffix import Suffix, position_ids, prefix_cache
 
 _IGNORED = -100
 _LEFT_OUT = 0.3  # share of a view's words
@@ -146,7 +146,7 @@ def make_batch(model: PreTrainedModel, path: str, lessons: Sequence[Lesson], con
     inputs = {"input_ids": torch.cat([ids[:, -read:], tail], dim=1), "attention_mask": whole}
     inputs |= {name: value[:, ids.shape[1] - read :] for name, value in position_ids(model, whole).items()}
     if cache is not None:
-        inputs["past_key_values"] = cache
+        inputs[cache_name(model)] = cache
     positions = replaced_positions(mask, config.replace)[:, -read:]
     if takes(model, "logits_to_keep"):
         inputs["logits_to_keep"] = targets.shape[1]

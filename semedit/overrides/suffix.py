@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
-import inspect
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
+
+from semedit.hooks import cache_name, takes
 
 
 class Suffix:
@@ -28,9 +29,10 @@ class Suffix:
 
     def __call__(self, **inputs: Any) -> Tensor:
         """The logits of a pass, `(rows, positions, vocabulary)`."""
-        cache = inputs.pop("past_key_values", None)
+        name = cache_name(self.model)
+        cache = inputs.pop(name, None)
         if cache is not None:
-            inputs["past_key_values"] = _copied(cache)
+            inputs[name] = _copied(cache)
         logits: Tensor = self.model(**inputs, use_cache=cache is not None).logits
         return logits
 
@@ -41,7 +43,7 @@ def prefix_cache(model: PreTrainedModel, input_ids: Tensor, attention_mask: Tens
         return None
     inputs = {"input_ids": input_ids, "attention_mask": attention_mask, **position_ids(model, attention_mask)}
     with torch.no_grad():
-        cache = model(**inputs, use_cache=True).past_key_values
+        cache = getattr(model(**inputs, use_cache=True), cache_name(model))
     kept = isinstance(cache, DynamicCache) and all(isinstance(layer, DynamicLayer) for layer in cache.layers)
     return cache if kept else None
 
@@ -51,11 +53,6 @@ def position_ids(model: PreTrainedModel, attention_mask: Tensor) -> dict[str, Te
     if not takes(model, "position_ids"):
         return {}
     return {"position_ids": (attention_mask.cumsum(1) - 1).clamp(min=0)}
-
-
-def takes(model: PreTrainedModel, argument: str) -> bool:
-    """Whether a model's pass takes an argument of that name."""
-    return argument in inspect.signature(model.forward).parameters
 
 
 class _Kept(nn.Module):
