@@ -1,8 +1,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+TRAIN_SCOPE = $(BIN)/accelerate launch --num_cpu_threads_per_process $$(nproc) training/scope_classifier.py \
+	--leave-out $(DATA)/dev/ZsRE-test-all.json $(DATA)/dev/zsre_mend_edit.json \
+	--seed $(or $(SEED),0) --data $(DATA)/train
 
-.PHONY: demo test check figures bench crashes scale scope answers grace learning retriever evaluation clean
+.PHONY: demo test check figures bench crashes scale scope answers grace learning classifier retriever evaluation clean
 
 demo: $(VENV)/ready  ## wrap, edit, generate, explain, undo: on the shipped model
 	$(BIN)/semedit demo
@@ -33,6 +36,10 @@ grace: $(VENV)/ready  ## GRACE as published and repaired, in free generation; DA
 
 learning: $(VENV)/ready  ## how much faster a value is learned than through the full model, as a ratio in one run
 	$(BIN)/python benchmarks/learning.py
+
+classifier: $(VENV)/ready  ## trains the scope classifier that ships, in its two stages; DATA=folder with train/ and dev/, SEED=0
+	$(TRAIN_SCOPE) configs/scope_classifier.yaml --output out/broad
+	$(TRAIN_SCOPE) configs/scope_classifier_hard.yaml --output out/scope --start out/broad
 
 retriever: $(VENV)/ready  ## compares retrievers; DATA=folder with train/ and dev/
 	$(BIN)/accelerate launch training/retriever.py configs/retriever.yaml --data $(DATA)/train --output out/retriever \

@@ -154,7 +154,9 @@ def test_scale_gives_recall_ratios_and_percentiles(tmp_path: Path) -> None:
 def test_learning_gives_a_ratio_and_values_that_agree(tmp_path: Path) -> None:
     figures, printed = run("learning.py", tmp_path / "learning.json", "--models", "small", "--rounds", 2, "--steps", 4)
 
-    assert [result["replace"] for result in figures["results"]] == ["all", "last"]
+    measured = [(result["layer"], result["replace"]) for result in figures["results"]]
+    layers = [f"model.layers.{block}.mlp.down_proj" for block in (3, 4, 5)]
+    assert measured == [(layer, replace) for replace in ("all", "last") for layer in layers]
     for result in figures["results"]:
         ratio = result["ratio"]
         assert 0 < ratio["quartile_1"] <= ratio["median"] <= ratio["quartile_3"]

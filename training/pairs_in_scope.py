@@ -49,10 +49,12 @@ def same_question(material: Material, rng: random.Random) -> ScopePair | None:
 
 
 def scene(material: Material, rng: random.Random) -> ScopePair | None:
-    """A scene's prompt, and a query in its scope or its other prompt."""
+    """A scene's prompt, and a query in its scope or another prompt."""
     one = rng.choice(material.scenes)
-    prompt = rng.choice(one.prompts)
+    prompt = one.prompt(rng)
     query = rng.choice([*one.in_scope, *one.prompts])
+    if query == prompt:
+        return None
     return ScopePair(prompt, wordings.same(query, rng), True, "", one.target)
 
 

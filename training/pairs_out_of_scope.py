@@ -144,7 +144,7 @@ def scene_near_miss(material: Material, rng: random.Random) -> ScopePair | None:
     """A scene's prompt, and a near miss."""
     scene = rng.choice(material.scenes)
     query = wordings.same(rng.choice(scene.out_of_scope), rng)
-    return ScopePair(rng.choice(scene.prompts), query, False, "", scene.target)
+    return ScopePair(scene.prompt(rng), query, False, "", scene.target)
 
 
 def mention(material: Material, rng: random.Random) -> ScopePair | None:

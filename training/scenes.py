@@ -1,11 +1,13 @@
 """Facts written for this project, each with the queries that ask it and with near misses that do not.
 
-The files are in the folder `scenes` beside this one, a JSON object a line: two wordings of an edit's `prompts`, its
-`target`, queries `in` scope and `out` of it, and `in_turns` and `out_turns`, a follow-up after the turn before it.
+The files are in the folder `scenes` beside this one, a JSON object a line: two or three wordings of an edit's
+`prompts`, its `target`, queries `in` scope and `out` of it, and `in_turns` and `out_turns`, a follow-up after the turn
+before it.
 """
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +24,10 @@ class Scene:
     target: str
     in_scope: tuple[str, ...]
     out_of_scope: tuple[str, ...]
+
+    def prompt(self, rng: random.Random) -> str:
+        """What an edit's prompt may be: mostly a prompt, now and then as people ask it."""
+        return rng.choice(self.prompts if rng.random() < 0.8 else self.in_scope)
 
 
 def read_scenes(folder: Path = FOLDER) -> list[Scene]:

@@ -1,15 +1,19 @@
 r"""Trains the scope classifier: a cross-encoder that reads an edit and a query and says whether the query is in scope.
 
-    accelerate launch training/scope_classifier.py configs/scope_classifier.yaml --data DATA/train --output out/scope
+    accelerate launch training/scope_classifier.py configs/scope_classifier.yaml --data DATA/train --output out/broad
+    accelerate launch training/scope_classifier.py configs/scope_classifier_hard.yaml --data DATA/train \
+        --output out/scope --start out/broad
 
+are the two stages of the one that ships (`make classifier`): all kinds of pairs, and then more of the hard ones. Each
 continues from the last checkpoint in --output where there is one. With your own edits and queries,
 
-    accelerate launch training/scope_classifier.py configs/scope_classifier.yaml --data DATA/train \
-        --output out/scope --edits edits.jsonl --traffic queries.txt
+    accelerate launch training/scope_classifier.py configs/scope_classifier_hard.yaml --data DATA/train \
+        --output out/own --start semedit/models/scope --edits edits.jsonl --traffic queries.txt
 
-their paraphrases and negatives, and queries that no edit is to answer, one a line, take part. Beside the weights stand
-`training_log.jsonl`, what was measured while training, and `held_out.json`, what the trained classifier does on pairs
-that it never saw.
+goes on from the one that ships: their paraphrases and negatives, and queries that no edit is to answer, one a line,
+take part. On a CPU, `accelerate launch --num_cpu_threads_per_process` says how many cores are used. Beside the weights
+stand `training_log.jsonl`, what was measured while training, and `held_out.json`, what the trained classifier does on
+pairs that it never saw.
 """
 
 from __future__ import annotations
@@ -223,6 +227,9 @@ def main() -> None:
         num_labels=1,
         max_length=config["max_length"],
         device=None if torch.accelerator.is_available() else "cpu",
+        # on a CPU the fused attention's gradient takes longer than all else together
+        model_kwargs={} if torch.accelerator.is_available() else {"attn_implementation": "eager"},
+        config_kwargs={f"{part}_dropout_prob": config["dropout"] for part in ("hidden", "attention_probs")},
     ).float()  # a classifier to start from may be stored in half precision
     arguments = CrossEncoderTrainingArguments(
         output_dir=str(options.output),

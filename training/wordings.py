@@ -140,7 +140,7 @@ def respelt(query: str, rng: random.Random) -> str:
         )
         if text != query
     ]
-    return rng.choice(changes)
+    return rng.choice(changes or [query])
 
 
 def numbered(name: str, rng: random.Random) -> str:
