@@ -23,6 +23,7 @@ from traffic import read_traffic
 ADVERSARIAL = Path(__file__).parents[1] / "tests" / "data" / "adversarial.jsonl"
 ASKED = "  asks the edited property, by rule"
 TYPED = "  without those of the same property by type"
+APART = "  nor of one that overlaps it"
 ELSEWHERE = "  out of scope, another edit answers"
 Measure = Literal["right", "overridden", "elsewhere"]
 # what a specificity prompt is made of beside its subject and its property
@@ -105,7 +106,7 @@ def read_zsre(data: Path) -> Suite:
     for record, machine in zip(records, read_records(data / "ZsRE-test-all-generate-10.jsonl"), strict=True):
         own = frozenset({ids[record["prompt"]], *same_fact[_fact(record)]})
         templates = [prompt.replace(record["subject"], "[X]") for prompt in about[record["subject"]]]
-        properties_asked = {one.key for template in templates if (one := properties.asked_by(template))}
+        edited = [one for template in templates if (one := properties.asked_by(template))]
         cases.append(Case(record["rephrase_prompt"], ("rephrases",), True, own))
         paraphrases = list(_cleaned(machine["generate_prompt"]))
         dropped += len(machine["generate_prompt"]) - len(paraphrases)
@@ -113,8 +114,11 @@ def read_zsre(data: Path) -> Suite:
         for probe in record["locality"]["Relation_Specificity"]:
             asked = asks_the_property(probe["prompt"], record["subject"], about[record["subject"]])
             kinds = [ASKED if asked else "same subject, other relation"]
-            if not asked and property_of(probe["prompt"], record["subject"], properties) not in properties_asked:
+            named = property_of(probe["prompt"], record["subject"], properties)
+            if not asked and all(named != one.key for one in edited):
                 kinds.append(TYPED)
+                if all(named not in one.overlaps for one in edited):
+                    kinds.append(APART)
             cases.append(Case(probe["prompt"], (*kinds, "same subject, as the file has it")))
     cases += [Case(question, ("NQ-open questions",)) for question in read_questions(data)]
     cases = list(dict.fromkeys(cases))
@@ -129,13 +133,15 @@ def read_zsre(data: Path) -> Suite:
             "NQ-open questions": Category("overridden", 0.001),
             "same subject, other relation": Category("overridden", 0.03),
             TYPED: Category("overridden", has_errors=False),
+            APART: Category("overridden", has_errors=False),
             "same subject, as the file has it": Category("overridden", has_errors=False),
             ASKED: Category("overridden", has_errors=False),
         },
         [
             f"{listed:,} specificity prompts ask what an edit of the subject asks: their words beside subject and "
             "function words all stand in its prompt",
-            "by type: training/properties.yaml names the property of prompt and edit alike",
+            "by type: training/properties.yaml names the property of prompt and edit alike, or says that one question "
+            "may ask for both",
             f"{dropped:,} of the machine's paraphrases are no text, only a mark between two others",
         ],
         frozenset({"rephrases", "machine paraphrases", "NQ-open questions", "same subject, other relation"}),

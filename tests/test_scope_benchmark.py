@@ -42,7 +42,7 @@ def write_dev(folder: Path) -> None:
         zsre("Arlo", ARLO, "Rome", "Oslo", "Arlo is where?", "The colour of Arlo is", "Arlo where"),
         zsre("Arlo", ARLO, "Bonn", "Oslo", "In what place is Arlo?", "The colour of Arlo is", "Arlo colour"),
         zsre("Arlo", TOWN, "Kiel", "Oslo", "Arlo lies in what town?", "The town of Arlo is"),
-        zsre("Brin", BRIN, "Ann", "Eve", "Brin was made by whom?", "The age of Brin is"),
+        zsre("Brin", BRIN, "Ann", "Eve", "Brin was made by whom?", "The age of Brin is", "Brin owner"),
     ]
     machine = [["1. Find Arlo", ".", "2) Arlo, where?"], ["-"], [], ["Brin by whom?"]]
     put("ZsRE-test-all.json", records)
@@ -110,6 +110,7 @@ def test_zsre_is_judged_by_fact(dev: Path) -> None:
             ("who made number 3", BRIN): 0.9,
             ("Arlo where", ARLO): 0.9,
             ("The colour of Arlo is", TOWN): 0.9,
+            ("Brin owner", BRIN): 0.9,  # an owner may be the maker
         }
     )
 
@@ -118,9 +119,10 @@ def test_zsre_is_judged_by_fact(dev: Path) -> None:
         "rephrases": (2, 4),
         "machine paraphrases": (1, 3),
         "NQ-open questions": (1, 48),
-        "same subject, other relation": (1, 3),
-        scope_data.TYPED: (1, 3),
-        "same subject, as the file has it": (2, 5),
+        "same subject, other relation": (2, 4),
+        scope_data.TYPED: (2, 4),
+        scope_data.APART: (1, 3),
+        "same subject, as the file has it": (3, 6),
         scope_data.ASKED: (1, 2),  # "The town of Arlo is" is asked by the other edit of Arlo
     }
     assert [note.split()[0] for note in suite.notes] == ["2", "by", "2"]
