@@ -131,6 +131,17 @@ def threshold_of(probabilities: np.ndarray, pairs: Sequence[ScopePair], cost: fl
     return min((round(0.05 * step, 2) for step in range(1, 20)), key=loss)
 
 
+def average(model: CrossEncoder, start: str, share: float) -> None:
+    """Moves the weights back to between those of the start and the trained ones.
+
+    What lies between keeps more of what the start could do (WiSE-FT, Wortsman et al. 2022, equation 1).
+    """
+    before = CrossEncoder(start, num_labels=1, device=str(model.device)).float().model.state_dict()
+    with torch.no_grad():
+        for name, weight in model.model.state_dict().items():
+            weight.lerp_(before[name], 1 - share)
+
+
 def finish(model: CrossEncoder, held_out: HeldOut, config: dict[str, Any]) -> dict[str, Any]:
     """Folds the temperature into the head, chooses the threshold, and says what holds on held-out pairs."""
     # one half of the pairs for choosing, the other for telling what was chosen
@@ -222,8 +233,9 @@ def main() -> None:
 
     set_seed(options.seed)
     checkpoint = get_last_checkpoint(options.output) if options.output.is_dir() else None
+    start = options.start or str(packaged_minilm())
     model = CrossEncoder(
-        checkpoint or options.start or str(packaged_minilm()),
+        checkpoint or start,
         num_labels=1,
         max_length=config["max_length"],
         device=None if torch.accelerator.is_available() else "cpu",
@@ -250,6 +262,8 @@ def main() -> None:
     trainer.train(resume_from_checkpoint=checkpoint)
     if trainer.is_world_process_zero():
         trained = trainer.accelerator.unwrap_model(trainer.model).eval()
+        if config["trained_share"] < 1:
+            average(trained, start, config["trained_share"])
         figures = finish(trained, held_out, config)
         trained.model.to(torch.float16)
         trained.save_pretrained(str(options.output), create_model_card=False)
