@@ -9,8 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from datasets import Dataset
-from fakes import WordEncoder
+from fakes import WordEncoder, save_tiny_cross_encoder
+from sentence_transformers import CrossEncoder
+from transformers import BertTokenizerFast
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "training"))
 import wordings
@@ -22,7 +25,7 @@ from pairs_in_scope import IN_SCOPE
 from properties import Properties
 from relations import NEAR_MISSES, read_relations
 from scenes import Scene, read_scenes
-from scope_classifier import LengthBatches, calibration_error, temperature_of, threshold_of
+from scope_classifier import LengthBatches, average, calibration_error, temperature_of, threshold_of
 from sources import is_held_out
 
 CITIES = ["Arles", "Bremen", "Cork", "Dover", "Essen", "Fano", "Genoa", "Hamm", "Imola", "Jena", "Kiel", "Lodi"]
@@ -126,12 +129,27 @@ def test_the_scenes_say_what_they_must():
         assert len({text.lower() for text in texts}) == len(texts), scene.prompts[0]
 
 
+def test_a_scene_is_asked_by_its_prompts_and_now_and_then_as_people_ask_it():
+    scene = Scene(("Who runs it?", "It is run by"), "Ann", ("boss pls", "it's Ann, no?"), ("Who owns it?",))
+    drawn = Counter(scene.prompt(random.Random(seed)) for seed in range(400))
+    assert set(drawn) == {*scene.prompts, *scene.in_scope}
+    assert 280 < sum(drawn[prompt] for prompt in scene.prompts) < 360
+
+
 @pytest.mark.parametrize("name", ["Model 3", "John XXII", "Acme", "Port of Spain", "the Red Lion"])
 def test_a_near_name_is_another_name_that_looks_like_it(name):
     for seed in range(50):
         near = wordings.near_name(name, ["Big Ben", "Old Trafford"], random.Random(seed))
         assert near != name
         assert any(word in near for word in name.split()) or any(c.isdigit() for c in name)
+
+
+def test_another_spelling_is_the_query_itself_where_there_is_none():
+    assert {wordings.respelt("GDP", random.Random(seed)) for seed in range(9)} == {"GDP"}
+    assert {wordings.respelt("1994 & ONWARD", random.Random(seed)) for seed in range(50)} == {
+        "'94 & ONWARD",
+        "1994 and ONWARD",
+    }
 
 
 def test_typing_leaves_the_words_of_a_query():
@@ -210,3 +228,19 @@ def test_another_property_is_plainly_another_and_often_a_near_one(material):
     most, times = Counter(one.key for one in others).most_common(1)[0]
     assert 5 <= times <= 60, most
     assert len({one.key for one in others}) > 100
+
+
+def test_weights_that_ship_lie_between_those_of_the_start_and_the_trained_ones(tmp_path):
+    (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nrain\n")
+    BertTokenizerFast(str(tmp_path / "vocab.txt")).save_pretrained(tmp_path)
+    save_tiny_cross_encoder(tmp_path, vocabulary=6)
+    start, trained, moved = (CrossEncoder(str(tmp_path), num_labels=1, device="cpu").float() for _ in range(3))
+    with torch.no_grad():
+        for model in (trained, moved):
+            for weight in model.model.parameters():
+                weight += 2
+    average(moved, str(tmp_path), 0.25)
+    before, after = start.model.state_dict(), moved.model.state_dict()
+    assert not torch.equal(trained.model.classifier.weight, start.model.classifier.weight)
+    for name, weight in before.items():
+        torch.testing.assert_close(after[name], weight + 0.5)
