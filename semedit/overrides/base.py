@@ -216,7 +216,7 @@ def answer_logits(model: PreTrainedModel, prompt: Tensor, answer: Tensor) -> Ten
     if model.config.is_encoder_decoder:
         logits: Tensor = model(input_ids=prompt, labels=answer).logits[0]
         return logits
-    # a long prompt's logits would cost more than all blocks
+    # over a long prompt, logits that nobody reads cost as much as blocks do
     kept = {"logits_to_keep": count} if takes(model, "logits_to_keep") else {}
     logits = model(input_ids=torch.cat([prompt, answer[:, :-1]], dim=1), **kept).logits[0, -count:]
     return logits
