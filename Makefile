@@ -29,10 +29,9 @@ answers: $(VENV)/ready  ## whether 1,000 edits are answered, from the query to t
 evaluation: $(VENV)/ready  ## every method on zsRE and CounterFact, with plots and a page in out/; DATA=folder with dev/, JOBS=4
 	PATH="$(CURDIR)/$(BIN):$$PATH" benchmarks/evaluation.sh $(DATA)/dev out/evaluation $(or $(JOBS),4)
 
-grace: $(VENV)/ready  ## GRACE as published and repaired, in free generation; DATA=folder with dev/, MODEL=PATH of another model, LAYER
-	mkdir -p out
+grace: $(VENV)/ready  ## GRACE as published and repaired, in free generation; DATA=folder with dev/, MODEL=PATH of another model, LAYER, JOBS=4
 	$(BIN)/python benchmarks/grace.py --data $(DATA)/dev $(if $(MODEL),--model $(MODEL)) $(if $(LAYER),--layer $(LAYER)) \
-		--json out/grace$(if $(MODEL),-$(notdir $(patsubst %/,%,$(MODEL)))).json
+		--out out/grace$(if $(MODEL),-$(notdir $(patsubst %/,%,$(MODEL)))) --jobs $(or $(JOBS),4)
 
 learning: $(VENV)/ready  ## how much faster a value is learned than through the full model, as a ratio in one run
 	$(BIN)/python benchmarks/learning.py

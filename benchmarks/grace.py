@@ -1,9 +1,11 @@
 """What GRACE does in free generation: as published, with each repair alone, and repaired.
 
-    python benchmarks/grace.py --data DATA/dev                                    # the shipped base model
-    python benchmarks/grace.py --data DATA/dev --model PATH --json out/grace.json
-    python benchmarks/grace.py --data DATA/dev --edits 1 10 --rows published "repaired, scope routing"
-    python benchmarks/grace.py --merge one.json other.json                        # one table of several runs
+    python benchmarks/grace.py --data DATA/dev --out out/grace                    # the shipped base model
+    python benchmarks/grace.py --data DATA/dev --out out/grace-t5 --model PATH --jobs 4
+    python benchmarks/grace.py --data DATA/dev --out out/some --edits 1 10 --rows published "repaired, scope routing"
+
+Each row is measured in a process of its own, on one thread, --jobs at a time, and kept in the folder of --out: a run
+that was interrupted goes on with the rows that are missing, and one that is finished shows its table again.
 
 The first facts of zsRE are edited one after another, in chunks that end at each number of --edits. All is judged in
 answers that are generated greedily to their natural stop, each question asked as the model is asked it, by exact match
@@ -17,7 +19,7 @@ of edits it prints
   routed           the share of the rephrases that the router gives to their edit, or to one with the same target
   unrelated        NQ-open questions whose answer is token for token that of the unedited model (GRACE's TRR)
   keys             entries of the codebook, per edit
-  seconds          to add and learn, per edit; longer where several processes run side by side
+  seconds          to add and learn, per edit, on one thread
   bytes            of the learned value, and of the key where the codebook decides, per edit
 """
 
@@ -25,8 +27,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
+import os
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -58,10 +63,18 @@ RATES = ("success", "retention", "teacher_forced", "generality", "routed", "unre
 def main() -> None:
     """Runs the benchmark."""
     options = _options()
-    if options.merge:
-        run, results = merged(options.merge)
-    else:
-        run, results = _run(options)
+    options.out.mkdir(parents=True, exist_ok=True)
+    files = {row: options.out / f"{row.replace(',', '').replace(' ', '_')}.json" for row in options.rows}
+    missing = [row for row, file in files.items() if not (file.exists() and _read(file, options))]
+    missing.sort(key=lambda row: -methods()[row].views)  # those that take long first: none is left alone at the end
+    os.environ["OMP_NUM_THREADS"] = "1"  # processes that share cores get in each other's way with more
+    spawning = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(options.jobs, spawning, tqdm.set_lock, (spawning.RLock(),)) as processes:
+        measuring = [processes.submit(_measure, options, row, files[row], line) for line, row in enumerate(missing)]
+    for one in measuring:
+        one.result()
+    figures = [_read(file, options) for file in files.values()]
+    run, results = figures[0]["run"], [result for one in figures for result in one["results"]]
     show(run, results)
     write_json(options.json, {"run": run, "results": results})
 
@@ -109,19 +122,6 @@ def load(path: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     return model, tokenizer
 
 
-def merged(paths: Sequence[Path]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The run and the results of several files of --json, which must be of one model and the same questions."""
-    files = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
-    run = files[0]["run"]
-    for path, file in zip(paths, files, strict=True):
-        for name in ("model", "layer", "unrelated", "chunk"):
-            if file["run"][name] != run[name]:
-                sys.exit(f"{path} has the {name} {file['run'][name]!r}, and {paths[0]} has {run[name]!r}")
-    order = list(methods())
-    results = [result for file in files for result in file["results"]]
-    return run, sorted(results, key=lambda result: (order.index(result["method"]), result["edits"]))
-
-
 def show(run: dict[str, Any], results: Sequence[dict[str, Any]]) -> None:
     """Prints one table for each number of edits."""
     columns = ("method", *(name.replace("_", "-") for name in RATES), "keys", "seconds", "bytes")
@@ -142,8 +142,8 @@ def show(run: dict[str, Any], results: Sequence[dict[str, Any]]) -> None:
     print(f"unrelated: {run['unrelated']:,} NQ-open questions; keys, seconds and bytes are for each edit")
 
 
-def _run(options: argparse.Namespace) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Measures, writing the file of --json as the figures come."""
+def _measure(options: argparse.Namespace, name: str, file: Path, line: int) -> None:
+    """Measures one row and writes its file, with a bar on a line of its own."""
     checkpoints = sorted(set(options.edits))
     records = distinct_facts(options.data / "ZsRE-test-all.json")[: checkpoints[-1]]
     if len(records) < checkpoints[-1]:
@@ -161,7 +161,9 @@ def _run(options: argparse.Namespace) -> tuple[dict[str, Any], list[dict[str, An
     encoder, scope = SentenceEncoder(), semedit.CrossEncoderScope()
     encoder.encode([asked.edits[0].prompt])  # warms up
     layer = options.layer or first_layer(base)
-    every = methods(layer, embedding_path(base))
+    subject = Subject(base, tokenizer, methods(layer, embedding_path(base))[name], encoder, scope)
+    with tqdm(total=checkpoints[-1], desc=name, position=line) as bar:
+        results = [{"method": name, **figures} for figures in measure(subject, asked, checkpoints, bar)]
     run = {
         "benchmark": "grace",
         "model": Path(options.model).resolve().name,
@@ -170,20 +172,38 @@ def _run(options: argparse.Namespace) -> tuple[dict[str, Any], list[dict[str, An
         "chunk": CHUNK,
         **environment(),
     }
-    results: list[dict[str, Any]] = []
-    for name in options.rows:
-        subject = Subject(base, tokenizer, every[name], encoder, scope)
-        with tqdm(total=checkpoints[-1], desc=name) as bar:
-            for figures in measure(subject, asked, checkpoints, bar):
-                results.append({"method": name, **figures})
-                write_json(options.json, {"run": run, "results": results})
-    return run, results
+    write_json(file, {"run": run, "options": _asked(options), "results": results})
+
+
+def _read(file: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """The figures of a row, which must have been measured with the same options."""
+    figures: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    if figures["options"] != _asked(options):
+        sys.exit(f"{file} was measured with {figures['options']}, not {_asked(options)}; give another --out")
+    return figures
+
+
+def _asked(options: argparse.Namespace) -> dict[str, Any]:
+    """The options that a row's figures depend on."""
+    return {
+        "model": str(Path(options.model).resolve()),
+        "layer": options.layer,
+        "edits": sorted(set(options.edits)),
+        "unrelated": options.unrelated,
+    }
 
 
 def _options() -> argparse.Namespace:
     names = list(methods())
     options = parser(__doc__)
-    options.add_argument("--data", type=Path, metavar="FOLDER", help="folder of the dev files")
+    options.add_argument("--data", type=Path, required=True, metavar="FOLDER", help="folder of the dev files")
+    options.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="FOLDER",
+        help="keeps each row's figures",
+    )
     options.add_argument(
         "--model", type=Path, metavar="PATH", help="a causal or encoder-decoder model (default: the shipped one)"
     )
@@ -204,12 +224,8 @@ def _options() -> argparse.Namespace:
     options.add_argument(
         "--unrelated", type=int, default=500, metavar="N", help="NQ-open questions (default: %(default)s)"
     )
-    options.add_argument(
-        "--merge", type=Path, nargs="+", metavar="FILE", help="measure nothing; show the figures of these files"
-    )
+    options.add_argument("--jobs", type=int, default=4, metavar="N", help="rows at a time (default: %(default)s)")
     given = options.parse_args()
-    if not given.merge and given.data is None:
-        options.error("--data says where the dev files are")
     given.model = given.model or shipped_model_path()
     return given
 

@@ -90,12 +90,13 @@ def test_grace_gives_figures_for_each_method_and_number_of_edits(tmp_path: Path,
     questions = [{"question": f"how old is the oak number {i}"} for i in range(9)]
     (tmp_path / "NQ-open.dev.jsonl").write_text("\n".join(map(json.dumps, questions)))
 
-    options = ("--data", tmp_path, "--model", tmp_path / "model", "--edits", 1, 3, "--unrelated", 4)
-    published, _ = run("grace.py", tmp_path / "published.json", *options, "--rows", "published")
-    repaired, printed = run("grace.py", tmp_path / "repaired.json", *options, "--rows", "repaired, scope routing")
+    options = ("--data", tmp_path, "--model", tmp_path / "model", "--out", tmp_path / "kept")
+    options += ("--edits", 1, 3, "--unrelated", 4, "--jobs", 2, "--rows")
+    rows = ("published", "repaired, scope routing")
+    both, printed = run("grace.py", tmp_path / "both.json", *options, *rows)
+    published, repaired = both["results"][:2], both["results"][2:]
 
-    for figures, method in ((published, "published"), (repaired, "repaired, scope routing")):
-        results = figures["results"]
+    for results, method in zip((published, repaired), rows, strict=True):
         assert [(result["method"], result["edits"]) for result in results] == [(method, 1), (method, 3)]
         for result in results:
             for name in ("success", "retention", "teacher_forced", "generality", "routed"):
@@ -103,21 +104,20 @@ def test_grace_gives_figures_for_each_method_and_number_of_edits(tmp_path: Path,
             assert result["unrelated"]["of"] == 4
             assert result["seconds_per_edit"] > 0
     # all are in the scope of their own edit, whatever the values are worth, and nothing else is
-    final = repaired["results"][-1]
+    final = repaired[-1]
     assert final["routed"]["right"] == 3
     assert final["unrelated"]["right"] == 4
     assert final["keys_per_edit"] is None
-    assert published["results"][0]["keys_per_edit"] == 1
+    assert published[0]["keys_per_edit"] == 1
     # a key beside the value
-    assert published["results"][-1]["bytes_per_edit"] > final["bytes_per_edit"] > 4 * 32
+    assert published[-1]["bytes_per_edit"] > final["bytes_per_edit"] > 4 * 32
     assert "zsRE edits so far: 3" in printed
 
-    both, printed = run(
-        "grace.py", tmp_path / "both.json", "--merge", tmp_path / "repaired.json", tmp_path / "published.json"
-    )
-
-    assert both["results"] == published["results"] + repaired["results"]
-    assert "repaired, scope routing" in printed
+    # what is kept is shown again as it was measured, and never with other options
+    again, _ = run("grace.py", tmp_path / "again.json", *options, *reversed(rows))
+    assert again["results"] == repaired + published
+    with pytest.raises(AssertionError, match="give another --out"):
+        run("grace.py", tmp_path / "other.json", *options, rows[0], "--layer", "elsewhere")
 
 
 def test_scale_gives_recall_ratios_and_percentiles(tmp_path: Path) -> None:
