@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 
+from jinja2 import TemplateError
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -17,6 +19,7 @@ _REFERRING = re.compile(
 )
 FOLLOW_UP_WORDS = 12
 _PROBES = ("probe-one", "probe-two", "probe-three")
+_SYSTEM_PROBE = "probe-system"
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,8 @@ class Prompt:
 
     Attributes:
         text: the whole prompt, special tokens written out, padding left away.
-        start: where in `text` the last user turn begins; 0 where the prompt is no rendered conversation.
+        start: where in `text` the last user turn begins; where the prompt is no rendered conversation, what comes
+            after the special tokens that open it.
         question: the last user turn, or the whole prompt.
         query: what the router judges: the question, after the turn before it where it is a short follow-up.
         rendered: whether the text was rendered by the tokenizer's chat template.
@@ -46,11 +50,14 @@ class ChatFormat:
         before: ends just where a user's words begin.
         after: begins just where they end.
         end: what follows an assistant's words.
+        system_end: what stands between a system message and the user's words where both are in one turn; empty where
+            no mark does.
     """
 
     before: str
     after: str
     end: str
+    system_end: str = ""
 
     @classmethod
     def of(cls, tokenizer: PreTrainedTokenizerBase) -> ChatFormat | None:
@@ -62,9 +69,7 @@ class ChatFormat:
             return None
         roles = ("user", "assistant", "user")
         messages = [{"role": role, "content": probe} for role, probe in zip(roles, _PROBES, strict=True)]
-        rendered = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        # as it reads in a prompt that comes back from token ids
-        text = decode(tokenizer, tokenizer(rendered, add_special_tokens=False)["input_ids"])
+        text = _rendered(tokenizer, messages)
         if any(text.count(probe) != 1 for probe in _PROBES):
             return None
         opening, rest = text.split(_PROBES[0])
@@ -72,7 +77,18 @@ class ChatFormat:
         to_user, to_generation = rest.split(_PROBES[2])
         before = _common_prefix(opening[::-1], to_user[::-1])[::-1]
         after = _common_prefix(to_assistant, to_generation)
-        return cls(before, after, to_user) if before and after else None
+        if not (before and after):
+            return None
+        try:
+            text = _rendered(tokenizer, [{"role": "system", "content": _SYSTEM_PROBE}, *messages])
+        except TemplateError:  # the template takes no system message
+            return cls(before, after, to_user)
+        head, found, rest = text.partition(_SYSTEM_PROBE)
+        between = re.split("|".join(_PROBES), rest)[0]
+        if found and before in head:  # the system message is a part of the user's turn
+            return cls(before, after, to_user, between if between.strip() else "")
+        # what closes an answer and what opens a text may end alike, in the middle of a mark
+        return cls(_common_prefix(before[::-1], between[::-1])[::-1] or before, after, to_user)
 
 
 def read_prompts(tokenizer: PreTrainedTokenizerBase, input_ids: Tensor, attention_mask: Tensor | None) -> list[Prompt]:
@@ -84,38 +100,42 @@ def read_prompts(tokenizer: PreTrainedTokenizerBase, input_ids: Tensor, attentio
     rows = []
     for i, row in enumerate(input_ids.tolist()):
         if attention_mask is not None:
-            ids = [token for token, seen in zip(row, attention_mask[i].tolist(), strict=True) if seen]
+            # behind a cache the mask is longer: it begins with what was read before
+            seen = attention_mask[i].tolist()[-len(row) :]
+            ids = [token for token, read in zip(row, seen, strict=True) if read]
         else:
             ids = _without_padding(row, tokenizer.pad_token_id, tokenizer.eos_token_id)
-        prompt = read_prompt(decode(tokenizer, ids), chat)
-        if not prompt.rendered:
-            # what the tokenizer puts around a text is no part of what is asked
-            question = str(tokenizer.decode(ids, skip_special_tokens=True)).strip()
-            prompt = replace(prompt, question=question, query=question)
-        rows.append(prompt)
+        rows.append(_conversation(decode(tokenizer, ids), chat) or _running(tokenizer, ids))
     return rows
 
 
-def read_prompt(text: str, chat: ChatFormat | None) -> Prompt:
-    """What a prompt asks, given the format of the tokenizer's chat template."""
-    turns = _user_turns(text, chat) if chat else []
-    if not turns:
-        question = text.strip()
-        return Prompt(text, 0, question, question, rendered=False)
-    start, question = turns[-1]
-    before = turns[-2][1] if len(turns) > 1 else None
-    return Prompt(text, start, question, query_of(question, before), rendered=True)
+def read_prompt(tokenizer: PreTrainedTokenizerBase, text: str) -> Prompt:
+    """What a text asks: a conversation as the chat template renders it, or any other text.
+
+    Such a text is read with the special tokens that the tokenizer puts around one, unless they are written out.
+    """
+    conversation = _conversation(text, ChatFormat.of(tokenizer))
+    return conversation or running_prompt(tokenizer, text)
+
+
+def running_prompt(tokenizer: PreTrainedTokenizerBase, text: str) -> Prompt:
+    """The prompt that goes on from a text outside of any conversation; where it is empty, from what begins a text."""
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    if not {*ids[:1], *ids[-1:]} & set(tokenizer.all_special_ids):
+        ids = tokenizer(text)["input_ids"]
+    return _running(tokenizer, ids or [tokenizer.bos_token_id or tokenizer.eos_token_id])
 
 
 def as_prompt(tokenizer: PreTrainedTokenizerBase, question: str) -> Prompt:
     """The prompt that asks a question: a user turn where there is a chat template, or else the question alone."""
     chat = ChatFormat.of(tokenizer)
-    if chat is None:
-        text = decode(tokenizer, tokenizer(question)["input_ids"])
-        return Prompt(text, 0, question, question, rendered=False)
-    messages = [{"role": "user", "content": question}]
-    text = str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
-    return read_prompt(text, chat)
+    if chat is not None:
+        messages = [{"role": "user", "content": question}]
+        text = str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+        conversation = _conversation(text, chat)
+        if conversation is not None:
+            return conversation
+    return replace(_running(tokenizer, tokenizer(question)["input_ids"]), question=question, query=question)
 
 
 def query_of(question: str, before: str | None) -> str:
@@ -133,13 +153,40 @@ def decode(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
     return str(tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
 
+def _conversation(text: str, chat: ChatFormat | None) -> Prompt | None:
+    """What a text asks that the chat template rendered; None where it is another."""
+    turns = _user_turns(text, chat) if chat else []
+    if not turns:
+        return None
+    start, question = turns[-1]
+    before = turns[-2][1] if len(turns) > 1 else None
+    return Prompt(text, start, question, query_of(question, before), rendered=True)
+
+
+def _running(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> Prompt:
+    """What token ids ask that are no conversation; special tokens around the text are no part of what is asked."""
+    special = set(tokenizer.all_special_ids)
+    opening = list(takewhile(special.__contains__, ids))
+    question = str(tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
+    return Prompt(decode(tokenizer, ids), len(decode(tokenizer, opening)), question, question, rendered=False)
+
+
+def _rendered(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]]) -> str:
+    """A conversation as it reads in a prompt that comes back from token ids."""
+    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    return decode(tokenizer, tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
 def _user_turns(text: str, chat: ChatFormat) -> list[tuple[int, str]]:
     turns = []
     position = text.find(chat.before)
     while position >= 0:
         start = position + len(chat.before)
         end = text.find(chat.after, start)
-        turns.append((start, text[start : end if end >= 0 else len(text)].strip()))
+        end = end if end >= 0 else len(text)
+        if chat.system_end and (system := text.find(chat.system_end, start, end)) >= 0:
+            start = system + len(chat.system_end)
+        turns.append((start, text[start:end].strip()))
         position = text.find(chat.before, start)
     return turns
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers.processors import TemplateProcessing
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
@@ -76,8 +77,8 @@ def log(memory: EditMemory) -> list[tuple[int, str, bool]]:
     return [(edit.revision, edit.action, edit.active) for edit in memory.store.changes_since(0)]
 
 
-def byte_tokenizer(*, chat: bool = False, pad: bool = True) -> PreTrainedTokenizerFast:
-    """Each byte is a token, so that any text comes back as it was."""
+def byte_tokenizer(*, chat: bool = False, pad: bool = True, opens: bool = False) -> PreTrainedTokenizerFast:
+    """Each byte is a token, so that any text comes back as it was; some tokenizers open each text with a token."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {token: i for i, token in enumerate(SPECIAL_TOKENS + alphabet)}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
@@ -91,6 +92,11 @@ def byte_tokenizer(*, chat: bool = False, pad: bool = True) -> PreTrainedTokeniz
         padding_side="left",
         model_input_names=["input_ids", "attention_mask"],
     )
+    if opens:
+        fast.bos_token = "<|system|>"
+        opening = ("<|system|>", vocabulary["<|system|>"])
+        tokenizer.post_processor = TemplateProcessing("<|system|> $A", special_tokens=[opening])
+        fast.backend_tokenizer.post_processor = tokenizer.post_processor
     if chat:
         fast.chat_template = CHAT_TEMPLATE
     return fast

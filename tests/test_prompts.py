@@ -6,7 +6,15 @@ import pytest
 import torch
 from fakes import CHAT_TEMPLATE, byte_tokenizer
 
-from semedit.prompts import ChatFormat, is_follow_up, read_prompts
+from semedit.prompts import (
+    ChatFormat,
+    Prompt,
+    as_prompt,
+    is_follow_up,
+    read_prompt,
+    read_prompts,
+    running_prompt,
+)
 
 TEMPLATES = {
     "plain": CHAT_TEMPLATE,
@@ -22,6 +30,23 @@ TEMPLATES = {
         "{% else %} {{ m['content'] }}<|end|>{% endif %}{% endfor %}"
     ),
     # what a template adds for generation alone, such as an empty thought
+    # marks of which two end alike, so that what stands before a user's words looks longer than it is
+    "like_marks": (
+        "<begin of text>{% for m in messages %}{% if m['role'] == 'user' %}<user>{{ m['content'] }}<assistant>"
+        "{% elif m['role'] == 'system' %}{{ m['content'] }}{% else %}{{ m['content'] }}<end of text>{% endif %}"
+        "{% endfor %}"
+    ),
+    # a system message inside the first user turn, with a mark after it
+    "system_in_turn": (
+        "{% for m in messages %}{% if m['role'] == 'system' %}[INST] <<SYS>>{{ m['content'] }}<</SYS>>\n\n"
+        "{% elif m['role'] == 'user' %}{% if not (loop.previtem and loop.previtem['role'] == 'system') %}[INST] "
+        "{% endif %}{{ m['content'] }} [/INST]{% else %} {{ m['content'] }}<|end|>{% endif %}{% endfor %}"
+    ),
+    "no_system": (
+        "{% for m in messages %}{% if m['role'] == 'system' %}{{ raise_exception('no system message') }}{% endif %}"
+        "<|{{ m['role'] }}|>{{ m['content'] }}<|end|>{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    ),
     "thinking": CHAT_TEMPLATE.replace("<|assistant|>{% endif %}", "<|assistant|><think></think>{% endif %}"),
 }
 
@@ -66,6 +91,20 @@ def test_a_short_follow_up_is_judged_with_the_turn_before_it(template):
     assert prompt.query == "Who runs Acme? And who ran it before?"
 
 
+@pytest.mark.parametrize("template", TEMPLATES.keys() - {"no_system"})
+@pytest.mark.parametrize("earlier", [[], ["Name a river.", "Rhine"]])
+def test_a_system_message_is_no_part_of_the_question(template, earlier):
+    tokenizer = tokenizer_with(template)
+    turns = [*earlier, "Who runs Acme?"]
+    messages = [{"role": ("user", "assistant")[i % 2], "content": turn} for i, turn in enumerate(turns)]
+    messages.insert(0, {"role": "system", "content": "You are brief. Where is it?"})
+    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    assert "You are brief." in text
+    prompt = read_prompt(tokenizer, text)
+    assert (prompt.rendered, prompt.question, prompt.query) == (True, "Who runs Acme?", "Who runs Acme?")
+    assert prompt.text[prompt.start :].lstrip().startswith("Who runs Acme?")
+
+
 @pytest.mark.parametrize(
     ("question", "expected"),
     [
@@ -87,6 +126,30 @@ def test_a_prompt_that_no_template_rendered_is_the_query():
     [prompt] = read_prompts(tokenizer, batch["input_ids"], None)
     assert (prompt.query, prompt.start, prompt.rendered) == ("Who runs Acme?", 0, False)
     assert prompt.text == "  Who runs Acme?\n"
+
+
+def test_what_opens_a_text_is_no_part_of_it_and_is_written_once():
+    tokenizer = byte_tokenizer(opens=True)
+    batch = tokenizer(["Who runs Acme?"], return_tensors="pt")
+    [of_ids] = read_prompts(tokenizer, batch["input_ids"], None)
+    for prompt in (
+        of_ids,
+        as_prompt(tokenizer, "Who runs Acme?"),
+        read_prompt(tokenizer, "Who runs Acme?"),
+        read_prompt(tokenizer, "<|system|>Who runs Acme?"),
+        running_prompt(tokenizer, "Who runs Acme?"),
+    ):
+        assert prompt == Prompt(
+            "<|system|>Who runs Acme?", len("<|system|>"), "Who runs Acme?", "Who runs Acme?", rendered=False
+        )
+    assert running_prompt(tokenizer, "").text == "<|system|>"
+    assert running_prompt(byte_tokenizer(), "").text == "<|end|>"
+
+
+def test_behind_a_cache_the_mask_is_longer_than_the_row():
+    ids = torch.tensor([byte_tokenizer()("Acme?")["input_ids"]])
+    [prompt] = read_prompts(byte_tokenizer(), ids, torch.ones(1, 12, dtype=torch.long))
+    assert prompt.text == "Acme?"
 
 
 @pytest.mark.parametrize("mask", [True, False])

@@ -26,7 +26,7 @@ from base_model import split_facts, subjects_of
 from semedit import Edit, InContextOverride
 from semedit.evaluation.metrics import exact_match, wilson
 from semedit.overrides.base import ModelCall, Request
-from semedit.prompts import ChatFormat, Prompt, read_prompt
+from semedit.prompts import Prompt, as_prompt
 from yes_no import judged, read_edits
 
 LONGEST_ANSWER = 64
@@ -39,25 +39,19 @@ class Answerer:
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
         self.model = model
         self.tokenizer = tokenizer
-        self.chat = ChatFormat.of(tokenizer)
         self.override = InContextOverride(model, tokenizer)
 
     def ask(self, questions: Sequence[str], edits: Sequence[Sequence[Edit]], what: str) -> list[list[int]]:
         """The answer of each question as token ids, up to its end."""
         answers: list[list[int]] = []
         for start in tqdm(range(0, len(questions), BATCH), desc=what, leave=False):
-            prompts = [self._prompt(question) for question in questions[start : start + BATCH]]
+            prompts = [as_prompt(self.tokenizer, question) for question in questions[start : start + BATCH]]
             answers += self._generate(prompts, edits[start : start + BATCH])
         return answers
 
     def text(self, answer: Sequence[int]) -> str:
         """An answer as text."""
         return str(self.tokenizer.decode(list(answer), skip_special_tokens=True))
-
-    def _prompt(self, question: str) -> Prompt:
-        messages = [{"role": "user", "content": question}]
-        text = str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
-        return read_prompt(text, self.chat)
 
     def _generate(self, prompts: Sequence[Prompt], edits: Sequence[Sequence[Edit]]) -> list[list[int]]:
         config = self.model.generation_config

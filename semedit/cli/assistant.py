@@ -12,7 +12,7 @@ from transformers.generation.streamers import BaseStreamer
 
 from semedit.edits import Route
 from semedit.model import EditedModel
-from semedit.prompts import ChatFormat, read_prompt
+from semedit.prompts import read_prompt
 
 Messages = Sequence[dict[str, str]]
 
@@ -34,7 +34,7 @@ class Assistant:
 
     def route(self, messages: Messages) -> Route:
         """The decision for the last turn of a conversation."""
-        prompt = read_prompt(render(self.tokenizer, messages), ChatFormat.of(self.tokenizer))
+        prompt = read_prompt(self.tokenizer, render(self.tokenizer, messages))
         return self.model.explain(prompt.query, namespaces=self.namespaces)
 
     def answer(self, messages: Messages, route: Route, streamer: BaseStreamer | None = None) -> str:

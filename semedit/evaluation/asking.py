@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from semedit.edits import Route
 from semedit.model import EditedModel
 from semedit.overrides.base import ModelCall, end_token_ids, pad_token_id
-from semedit.prompts import Prompt, as_prompt, read_prompt
+from semedit.prompts import as_prompt
 
 # where an answer ends that does not end by itself, in tokens; no target's length bounds it
 LONGEST_ANSWER = 64
@@ -108,11 +108,6 @@ def inputs_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts:
     pad = pad_token_id(model.generation_config, tokenizer)
     input_ids, attention_mask = ModelCall(model, tokenizer, texts, []).encode(pad)
     return {"input_ids": input_ids, "attention_mask": attention_mask}
-
-
-def running_text(tokenizer: PreTrainedTokenizerBase, text: str) -> Prompt:
-    """A text to be gone on with, in no chat turn; where it is empty, what begins every text."""
-    return read_prompt(text or tokenizer.bos_token or tokenizer.eos_token, None)
 
 
 def _by_length(texts: Sequence[str]) -> list[int]:

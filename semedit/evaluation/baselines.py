@@ -13,14 +13,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from semedit.edits import Edit
 from semedit.errors import ContextOverflowError, LayerError
-from semedit.evaluation.asking import LONGEST_ANSWER, complete, inputs_of, running_text, texts_of
+from semedit.evaluation.asking import LONGEST_ANSWER, complete, inputs_of, texts_of
 from semedit.evaluation.subjects import Answer, LogLikelihood, likelihoods_of
 from semedit.hooks import layer_at, linear_layers
 from semedit.memory.encoder import Encoder, Vectors
 from semedit.overrides.base import ModelCall, answer_logits, answer_separator, continuation_ids
 from semedit.overrides.in_context import corrections_text, with_corrections
 from semedit.overrides.text import closing_token_ids
-from semedit.prompts import Prompt, as_prompt
+from semedit.prompts import Prompt, as_prompt, running_prompt
 
 # tokens that are kept free for a question and its chat turn when it is decided how many edits fit
 QUESTION_TOKENS = 128
@@ -79,7 +79,7 @@ class Unedited:
 
     def _reading(self, prompts: Sequence[str], running: bool = False) -> ModelCall:
         """What the model reads for each prompt."""
-        asked = [(running_text if running else as_prompt)(self.tokenizer, prompt) for prompt in prompts]
+        asked = [(running_prompt if running else as_prompt)(self.tokenizer, prompt) for prompt in prompts]
         separators = [answer_separator(self.model, prompt) for prompt in asked]
         return ModelCall(self.model, self.tokenizer, [self._text(prompt) for prompt in asked], separators)
 

@@ -10,11 +10,11 @@ from transformers import PreTrainedTokenizerBase
 
 from semedit.edits import Edit, Route
 from semedit.errors import EvaluationError
-from semedit.evaluation.asking import LONGEST_ANSWER, ask_with_routes, running_text, texts_of
+from semedit.evaluation.asking import LONGEST_ANSWER, ask_with_routes, texts_of
 from semedit.memory.store import to_json
 from semedit.model import EditedModel
 from semedit.overrides.base import answer_separator, continuation_ids
-from semedit.prompts import as_prompt
+from semedit.prompts import as_prompt, running_prompt
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ class Edited:
         self, prompts: Sequence[str], targets: Sequence[str], *, running: bool = False
     ) -> list[LogLikelihood]:
         """How likely each target is as the answer to its prompt, or as what follows it."""
-        read = [(running_text if running else as_prompt)(self.model.tokenizer, prompt) for prompt in prompts]
+        read = [(running_prompt if running else as_prompt)(self.model.tokenizer, prompt) for prompt in prompts]
         totals = self.model.log_likelihood([prompt.text for prompt in read], targets)
         answers = [answer_separator(self.model, prompt) + target for prompt, target in zip(read, targets, strict=True)]
         return likelihoods_of(self.model.tokenizer, [prompt.text for prompt in read], answers, totals)
