@@ -31,9 +31,9 @@ T = TypeVar("T")
 class Router:
     """Decides for each query: similarity finds candidates, the scope classifier judges them, negatives veto.
 
-    Where edits with different targets are in scope, the newer one answers if they state the same fact, by the
-    classifier's judgement of their prompts. Otherwise the higher score answers, or, where the scores are about alike,
-    the query is ambiguous.
+    Where edits with different targets are in scope, the newest of those that state the best one's fact answers, by the
+    classifier's judgement of their prompts. Of different facts the higher score answers, or, where the scores are
+    about alike, the query is ambiguous.
 
     Args:
         memory: the edits.
@@ -172,14 +172,14 @@ class Router:
     def _decide(self, queries: Sequence[str], judged: Sequence[Sequence[Candidate]], threshold: float) -> list[Route]:
         """One route for each query, given its candidates, best first."""
         passed = [[c for c in candidates if c.in_scope(threshold)] for candidates in judged]
-        # an edit with the best one's target would answer alike, and is no rival
-        rivals = [[c for c in row if not c.edit.same_target(row[0].edit)] for row in passed]
-        contests = [(row[0], rival) for row, others in zip(passed, rivals, strict=True) for rival in others]
+        # where all have one target they would answer alike, and there is nothing to decide
+        others = [row[1:] if any(not c.edit.same_target(row[0].edit) for c in row) else [] for row in passed]
+        contests = [(row[0], other) for row, rest in zip(passed, others, strict=True) for other in rest]
         same_fact = iter(self._same_fact(contests))
         routes = []
-        for query, candidates, row, others in zip(queries, judged, passed, rivals, strict=True):
-            same = [next(same_fact) for _ in others]
-            routes.append(self._route(query, candidates, row, list(zip(others, same, strict=True)), threshold))
+        for query, candidates, row, rest in zip(queries, judged, passed, others, strict=True):
+            contested = [(other, next(same_fact)) for other in rest]
+            routes.append(self._route(query, candidates, row[0] if row else None, contested, threshold))
         return routes
 
     def _same_fact(self, contests: Sequence[tuple[Candidate, Candidate]]) -> list[bool]:
@@ -203,8 +203,8 @@ class Router:
         self,
         query: str,
         candidates: Sequence[Candidate],
-        passed: Sequence[Candidate],
-        rivals: Sequence[tuple[Candidate, bool]],
+        best: Candidate | None,
+        others: Sequence[tuple[Candidate, bool]],
         threshold: float,
     ) -> Route:
         """The route of a query.
@@ -212,17 +212,17 @@ class Router:
         Args:
             query: what is asked.
             candidates: all, best first.
-            passed: those in scope.
-            rivals: of these, those with another target than the best, and whether they state the best one's fact.
+            best: of those in scope.
+            others: the others in scope, if they answer differently, and whether each states the best one's fact.
             threshold: the score from which on an edit is in scope.
         """
         chosen: list[Candidate] = []
         reason = _why_not(candidates, threshold, self.scope.floor)
         alike: list[Candidate] = []
-        if passed:
-            best = passed[0]
-            winner = max([best, *(c for c, same in rivals if same)], key=lambda c: c.edit.revision)
-            alike = [c for c, same in rivals if not same and _log_odds(best.claim) - _log_odds(c.claim) < MARGIN]
+        if best is not None:
+            winner = max([best, *(c for c, same in others if same)], key=lambda c: c.edit.revision)
+            rivals = [c for c, same in others if not same and not c.edit.same_target(best.edit)]
+            alike = [c for c in rivals if _log_odds(best.claim) - _log_odds(c.claim) < MARGIN]
             chosen = [winner]
             reason = f"in scope: {winner.claim:.2f} reaches the threshold {threshold:.2f} on {winner.key!r}"
             if winner is not best:
@@ -235,14 +235,14 @@ class Router:
                     # the best edit says how the row is answered, and edits to be answered otherwise stay out
                     chosen += [c for c in alike if c.edit.override == winner.edit.override]
                     chosen = chosen[:MOST_EDITS]
-        others = [c for c in candidates if c not in chosen]
+        rest = [c for c in candidates if c not in chosen]
         first = chosen[0] if chosen else next(iter(candidates), None)
         return Route(
             query=query,
             edits=tuple(c.edit for c in chosen),
             score=first.score if first else None,
             threshold=threshold,
-            runner_up=others[0] if others else None,
+            runner_up=rest[0] if rest else None,
             reason=reason,
             candidates=tuple(candidates),
             ambiguous=bool(alike),

@@ -161,6 +161,24 @@ def test_of_the_same_fact_the_newer_answers_whatever_the_scores(memory, rivals):
     assert [edit.target for edit in route.edits] == ["Jill"]
 
 
+def test_the_newest_of_a_fact_answers_though_it_says_again_what_an_older_one_said(memory):
+    old, middle, new = (
+        memory.add(f"who {verb} acme", target)
+        for verb, target in zip(("runs", "leads", "heads"), ("Jane", "John", "Jane"), strict=True)
+    )
+    prompts = [edit.prompt for edit in (old, middle, new)]
+    same_fact = {(one, other): 0.9 for one in prompts for other in prompts}
+    for scores in ((0.99, 0.7, 0.8), (0.7, 0.99, 0.8), (0.7, 0.8, 0.99)):
+        table = same_fact | {(QUERY, prompt): score for prompt, score in zip(prompts, scores, strict=True)}
+        [route] = Router(memory, TableScope(table)).route([QUERY])
+        assert [edit.id for edit in route.edits] == [new.id]
+    # one that has the best one's target by chance, and states another fact, says nothing of it
+    table = {pair: score for pair, score in same_fact.items() if new.prompt not in pair}
+    table |= {(QUERY, old.prompt): 0.99, (QUERY, middle.prompt): 0.7, (QUERY, new.prompt): 0.8}
+    [route] = Router(memory, TableScope(table)).route([QUERY])
+    assert [edit.id for edit in route.edits] == [middle.id]
+
+
 def test_one_prompt_in_the_scope_of_the_other_is_enough_either_way_round(memory, rivals):
     old, new, scope = rivals
     either = scope(0.9, 0.8)
