@@ -518,6 +518,39 @@ def test_the_codebook_routes_each_row_by_its_own_key(base):
     assert answers(model, outer[1], RUNS) == alone
 
 
+CODEBOOK = replace(QUICK, routing="codebook", radius=0.01, layer=UPPER["llama"])
+
+
+def test_a_namespace_without_edits_is_no_obstacle_to_one_with_edits(models):
+    model = wrapped(adaptor_of(models["llama"], CODEBOOK))
+    edit = model.edits.add(RUNS, "ab", namespace="shop")
+    assert model.explain(RUNS, namespaces=["default", "shop"]).edits == (edit,)
+    assert not model.explain(TOWER, namespaces=["default", "shop"]).in_scope
+
+
+def test_an_edit_whose_key_could_not_be_had_is_taken_in_at_the_next_call(models, monkeypatch):
+    adaptor = adaptor_of(models["llama"], CODEBOOK)
+    model = wrapped(adaptor)
+    model.edits.add(TOWER, "cd")
+    assert model.explain(TOWER).in_scope
+    edit = model.edits.add(RUNS, "ab")
+    with monkeypatch.context() as patch:
+        patch.setattr(adaptor, "keys", lambda texts: (_ for _ in ()).throw(MemoryError))
+        with pytest.raises(MemoryError):
+            model.explain(RUNS)
+    assert model.explain(RUNS).edits == (edit,)
+
+
+def test_a_codebook_learns_nothing_for_what_is_answered_verbatim(models, lessons_learned):
+    model = wrapped(adaptor_of(models["llama"], CODEBOOK))
+    model.edits.add(TOWER, "cd")
+    worded = model.edits.add(RUNS, "Jane Doe.", override="verbatim")
+    assert model.explain(RUNS).edits == (worded,)
+    assert len(lessons_learned) == 1
+    assert answers(model, RUNS, max_new_tokens=30)[0] == [*ids("Jane Doe."), 1]
+    assert len(lessons_learned) == 1
+
+
 def test_a_radius_is_measured_on_the_model_and_warns_where_it_tells_nothing_apart(models):
     adaptor = adaptor_of(models["llama"], replace(QUICK, routing="codebook"))
     with pytest.warns(AdaptorWarning, match="overlap"):

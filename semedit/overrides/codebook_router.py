@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from datetime import datetime, timezone
 
@@ -38,6 +39,7 @@ class CodebookRouter:
         self.memory = memory
         self.override = override
         self._books: dict[str, tuple[Head, Book]] = {}  # each as of a head of the log
+        self._lock = threading.RLock()  # of the books, which grow where they stand
 
     def reads(self, prompt: Prompt) -> str:
         """What of a prompt is routed: its text, as the model reads it."""
@@ -51,10 +53,11 @@ class CodebookRouter:
         if not self.memory.holds_any(namespaces):
             reason = "no edit to consider: the base model answers"
             return [Route(text, (), None, self.threshold, None, reason) for text in texts]
-        books = [self.book(name) for name in dict.fromkeys(("default",) if namespaces is None else namespaces)]
-        now = datetime.now(timezone.utc)
         keys = self.override.prompt_keys(texts)
-        return [self._route(text, key, books, now) for text, key in zip(texts, keys, strict=True)]
+        now = datetime.now(timezone.utc)
+        with self._lock:
+            books = [self.book(name) for name in dict.fromkeys(("default",) if namespaces is None else namespaces)]
+            return [self._route(text, key, books, now) for text, key in zip(texts, keys, strict=True)]
 
     def calibrate(self, *_: object, **__: object) -> Calibration:
         """Raises CalibrationError: radii decide, and there is no threshold."""
@@ -64,18 +67,19 @@ class CodebookRouter:
 
     def book(self, namespace: str) -> Book:
         """The codebook of a namespace as of now, all its edits learned."""
-        head = self.memory.store.head()
-        made = self._books.get(namespace)
-        if made is not None and made[0] == head:
-            return made[1]
-        edits = self.memory.list(namespace=namespace)
-        if made is not None and made[1].is_beginning_of(edits):
-            book = made[1]
-        else:
-            book = Book(self.override, self.override.config.radius or measured_radius(self.override))
-        book.extend(edits)
-        self._books[namespace] = (head, book)
-        return book
+        with self._lock:
+            head = self.memory.store.head()
+            made = self._books.get(namespace)
+            if made is not None and made[0] == head:
+                return made[1]
+            edits = self.memory.list(namespace=namespace)
+            if made is not None and made[1].is_beginning_of(edits):
+                book = made[1]
+            else:
+                book = Book(self.override, self.override.config.radius or measured_radius(self.override))
+            book.extend(edits)
+            self._books[namespace] = (head, book)
+            return book
 
     def _route(self, text: str, key: Floats, books: Sequence[Book], now: datetime) -> Route:
         near = sorted(
@@ -126,11 +130,11 @@ class Book:
     def extend(self, edits: Sequence[Edit]) -> None:
         """Takes in the edits after those that it was made of; they are learned where they are not yet."""
         new = edits[len(self._edits) :]
-        self._edits = {edit.id: edit for edit in edits}
-        if not new:
-            return
         texts = [text for edit in new for text in edit.keys]
-        keys = self.override.keys(texts)
+        keys = self.override.keys(texts) if new else None
+        self._edits = {edit.id: edit for edit in edits}
+        if keys is None:
+            return
         if self.codebook is None:
             self.codebook = Codebook(keys.shape[1], self.radius, published=self.override.config.published_rules)
         key_of = dict(zip(texts, keys, strict=True))
@@ -145,11 +149,12 @@ class Book:
                 elif self.codebook.published and owner != edit.id:
                     # as published, the value that is there is trained further
                     starts[edit.id] = self._edits[owner]
-        self.override.learn(new, starts=starts)
+        self.override.learn([edit for edit in new if edit.override is None], starts=starts)
 
     def look_up(self, key: Floats, now: datetime) -> tuple[Nearby, Candidate] | None:
         """The entry that answers a key, with its edit, or None."""
-        assert self.codebook is not None
+        if self.codebook is None:
+            return None
         allowed = frozenset(id for id, edit in self._edits.items() if edit.in_force(now))
         while (hit := self.codebook.look_up(key, allowed)) is not None:
             candidate = self._candidate(hit, key)
