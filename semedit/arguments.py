@@ -68,12 +68,14 @@ class GenerateArguments:
     Attributes:
         given: the arguments by name, extra keyword arguments among them.
         config: the generation config in force: the given one and the keywords over the model's own.
+        own: the model's own.
         input_ids: `(batch, prompt)` token ids, or None where the call has none.
         attention_mask: `(batch, prompt)`, or None.
     """
 
     given: Mapping[str, Any]
     config: GenerationConfig
+    own: GenerationConfig
     input_ids: Tensor | None
     attention_mask: Tensor | None
 
@@ -90,7 +92,7 @@ class GenerateArguments:
             config.update(**{name: value for name, value in explicit.to_dict().items() if value is not None})
         config.update(**{name: value for name, value in given.items() if hasattr(config, name)})
         ids = given.get("inputs") if given.get("inputs") is not None else given.get("input_ids")
-        return cls(given, config, ids, given.get("attention_mask"))
+        return cls(given, config, defaults, ids, given.get("attention_mask"))
 
     def get(self, name: str) -> Any:
         """The argument of that name, or None."""
@@ -103,12 +105,17 @@ class GenerateArguments:
             name for name, value in self.given.items() if value is not None and name not in HONOURED | set(fields)
         }
         named |= {name for name in CONFIG_REFUSED if fields.get(name) not in _OFF or fields[name] is True}
-        raise_unsupported(named, "pass `queries` that no edit answers, or disable edits for this call")
+        advice = "pass None where the model's own generation config asks for it, or disable edits for this call"
+        raise_unsupported(named, advice)
 
     def refuse_base_tokens(self, override: str) -> None:
-        """Raises UnsupportedArgumentError for arguments that speak of token ids the answer will not be made of."""
-        fields = vars(self.config)
-        named = {name for name in BASE_TOKENS_ONLY if (self.given.get(name) or fields.get(name)) not in (None, [], {})}
+        """Raises UnsupportedArgumentError for arguments that speak of token ids the answer will not be made of.
+
+        What the model's own generation config says of its tokens is no argument, and left to them.
+        """
+        asked = {name: self.given.get(name, getattr(self.config, name, None)) for name in BASE_TOKENS_ONLY}
+        own = {name: getattr(self.own, name, None) for name in asked}
+        named = {name for name, value in asked.items() if value not in (None, [], {}) and value != own[name]}
         raise_unsupported(
             named, f'the {override} override does not write with the base model; override="in_context" does'
         )

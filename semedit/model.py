@@ -21,12 +21,20 @@ from semedit.memory.edit_memory import EditMemory
 from semedit.memory.encoder import Encoder
 from semedit.memory.store import EditStore
 from semedit.overrides.adaptor import AdaptorOverride
-from semedit.overrides.base import Call, ModelCall, Override, Request, answer_separator, end_token_ids, pad_token_id
+from semedit.overrides.base import (
+    Call,
+    ModelCall,
+    Override,
+    Request,
+    answer_separator,
+    decoder_start_token_id,
+    end_token_ids,
+    pad_token_id,
+)
 from semedit.overrides.codebook_router import CodebookRouter
 from semedit.overrides.in_context import InContextOverride
-from semedit.overrides.text import decoder_start_token_id
 from semedit.overrides.verbatim import VerbatimOverride
-from semedit.prompts import ChatFormat, Prompt, as_prompt, read_prompt, read_prompts
+from semedit.prompts import Prompt, as_prompt, read_prompt, read_prompts
 from semedit.router import Ambiguous, Router
 from semedit.scope.base import ScopeClassifier
 from semedit.scope.calibration import Calibration
@@ -190,8 +198,11 @@ class EditedModel(PreTrainedModel):
             return base_generate(*args, **kwargs)
 
         call.refuse_unsupported()
-        if call.get("streamer") is not None and len(prompts) > 1:
-            raise_unsupported({"streamer"}, "stream one prompt at a time")
+        if call.input_ids is None:
+            raise UnsupportedArgumentError("an edited row answers to input_ids, and the call has none; pass them")
+        each = call.config.num_return_sequences or 1
+        if call.get("streamer") is not None and len(prompts) * each > 1:
+            raise_unsupported({"streamer"}, "stream one answer at a time")
         groups: dict[Override, list[int]] = {}
         for i in rows:
             groups.setdefault(self._editing.override_of(routes[i]), []).append(i)
@@ -200,7 +211,6 @@ class EditedModel(PreTrainedModel):
                 call.refuse_base_tokens(override.name)
 
         unedited = base_generate(*args, **kwargs) if len(rows) < len(routes) else None
-        each = call.config.num_return_sequences or 1
         answers: dict[int, Tensor] = {}
         for override, group in groups.items():
             request = self._request(call, group, least, most)
@@ -274,7 +284,8 @@ class EditedModel(PreTrainedModel):
     ) -> list[float]:
         """Log p(target | prompt) in nats for each pair, teacher-forced; the route is decided on the prompt alone.
 
-        A prompt that the chat template rendered is read as such. Rows in scope are scored by their override.
+        A prompt that the chat template rendered is read as such, and any other with the special tokens that the
+        tokenizer puts around a text, unless they are written out. Rows in scope are scored by their override.
         """
         calls = self._answering(prompts, targets, queries, namespaces)
         return [likelihood for call, target in calls for likelihood in call.log_likelihood([target])]
@@ -307,8 +318,7 @@ class EditedModel(PreTrainedModel):
         """What answers each prompt, the base where no edit is in scope, with the target to be scored by it."""
         if len(prompts) != len(targets):
             raise InvalidQueryError(f"there are {len(prompts)} prompts and {len(targets)} targets; give one for each")
-        chat = ChatFormat.of(self._editing.tokenizer)
-        read = [read_prompt(text, chat) for text in _checked(prompts)]
+        read = [read_prompt(self._editing.tokenizer, text) for text in _checked(prompts)]
         read = _asking(read, queries)
         for prompt, target, route in zip(read, targets, self._editing.route(read, namespaces), strict=True):
             if route.in_scope:
@@ -334,6 +344,7 @@ class EditedModel(PreTrainedModel):
         extra = {name: call.get(name) for name in ("tokenizer", "synced_gpus") if call.get(name) is not None}
         return Request(
             prompt_ids=call.input_ids[list(rows)],
+            attention_mask=None if call.attention_mask is None else call.attention_mask[list(rows)],
             config=call.config,
             min_new_tokens=least,
             max_new_tokens=most,
@@ -352,7 +363,7 @@ class EditedModel(PreTrainedModel):
         ends = end_token_ids(call.config)
         start = call.input_ids
         if self.config.is_encoder_decoder:
-            start = start.new_full((len(start), 1), decoder_start_token_id(self))
+            start = start.new_full((len(start), 1), decoder_start_token_id(call.config))
         width = start.shape[1]
         if unedited is not None:
             unedited = unedited if isinstance(unedited, Tensor) else unedited.sequences

@@ -22,6 +22,7 @@ from transformers.generation.streamers import BaseStreamer
 
 import semedit
 from semedit.errors import ContextOverflowError, InvalidQueryError, UnsupportedArgumentError, WrapError
+from semedit.hooks import cache_name
 from semedit.overrides.in_context import corrections_text
 
 EDITED = "Who runs Acme?"
@@ -419,6 +420,31 @@ def test_penalties_do_not_count_the_correction(models: dict[str, PreTrainedModel
     assert choice(own, next_best) == next_best
 
 
+def test_padding_is_not_penalised(models: dict[str, PreTrainedModel]) -> None:
+    model = edited_model(models["llama"], "in_context")
+    model.edits.add(EDITED, TARGET)
+    options = {"max_new_tokens": 4, "do_sample": False, "repetition_penalty": 9.0}
+    alone = model.generate(**batch(EDITED), **options)[0]
+    first = int(alone[len(EDITED)])
+    padded = torch.nn.functional.pad(alone[None, : len(EDITED)], (5, 0), value=first)
+    assert first not in batch(EDITED)["input_ids"]  # so that only padding could be why it is not written
+    mask = torch.nn.functional.pad(torch.ones(1, len(EDITED), dtype=torch.long), (5, 0))
+    assert model.generate(padded, attention_mask=mask, **options)[0, 5:].tolist() == alone.tolist()
+
+
+@pytest.mark.parametrize("given", [{}, {"repetition_penalty": None}], ids=["the view's config", "a keyword"])
+def test_what_is_left_open_is_not_filled_from_the_bases_own_defaults(given: dict[str, Any]) -> None:
+    base = tiny_model("llama")
+    model = edited_model(base, "in_context")
+    model.edits.add(EDITED, TARGET)
+    expected = model.generate(**batch(EDITED), max_new_tokens=60)
+    base.generation_config.repetition_penalty = 9.0
+    assert not torch.equal(model.generate(**batch(EDITED), max_new_tokens=60), expected)
+    if not given:
+        model.generation_config = GenerationConfig(eos_token_id=1, pad_token_id=0)
+    assert torch.equal(model.generate(**batch(EDITED), max_new_tokens=60, **given), expected)
+
+
 class Collector(BaseStreamer):
     def __init__(self) -> None:
         self.chunks: list[list[int]] = []
@@ -442,9 +468,11 @@ def test_an_edited_answer_streams_the_prompt_first(model: semedit.EditedModel) -
     assert collector.ended == 1
 
 
-def test_streaming_a_batch_with_an_edited_row_is_refused(model: semedit.EditedModel) -> None:
+def test_streaming_several_answers_with_an_edited_one_is_refused(model: semedit.EditedModel) -> None:
     with pytest.raises(UnsupportedArgumentError, match="streamer"):
         model.generate(**batch(EDITED, OTHER), streamer=Collector(), max_new_tokens=3)
+    with pytest.raises(UnsupportedArgumentError, match="streamer"):
+        model.generate(**batch(EDITED), streamer=Collector(), max_new_tokens=3, do_sample=True, num_return_sequences=2)
 
 
 # --- arguments
@@ -499,6 +527,52 @@ def test_arguments_in_base_tokens_need_the_base(
         model.generate(**batch(EDITED), max_new_tokens=3, **argument)
 
 
+@pytest.mark.parametrize("override", ["counterfactual", "verbatim"])
+def test_what_the_bases_own_config_says_of_its_tokens_is_no_argument(override: str) -> None:
+    base = tiny_model("llama")
+    model = edited_model(base, override)
+    model.edits.add(EDITED, TARGET)
+    expected = model.generate(**batch(EDITED), max_new_tokens=6, do_sample=False)
+    base.generation_config.bad_words_ids = [[int(token)] for token in expected[0, len(EDITED) :]]
+    own = model.generation_config
+    assert own.bad_words_ids
+    assert torch.equal(model.generate(**batch(EDITED), max_new_tokens=6, do_sample=False), expected)
+    assert torch.equal(model.generate(**batch(EDITED), generation_config=own, max_new_tokens=6), expected)
+
+
+def test_a_refused_default_of_the_model_is_left_out_by_none() -> None:
+    base = tiny_model("llama")
+    base.generation_config.encoder_no_repeat_ngram_size = 3
+    model = edited_model(base, "verbatim")
+    model.edits.add(EDITED, TARGET)
+    with pytest.raises(UnsupportedArgumentError, match="encoder_no_repeat_ngram_size; leave it out, or pass None"):
+        model.generate(**batch(EDITED), max_new_tokens=3)
+    model.generate(**batch(EDITED), max_new_tokens=3, encoder_no_repeat_ngram_size=None)
+
+
+def test_rows_begin_and_are_padded_as_the_call_says() -> None:
+    base = tiny_model("t5")
+    model = edited_model(base, "verbatim")
+    model.edits.add(EDITED, TARGET)
+    options = {"max_new_tokens": 12, "do_sample": False, "decoder_start_token_id": 7}
+    expected = base.generate(**batch(OTHER, EDITED), **options)
+    got = model.generate(**batch(OTHER, EDITED), **options)
+    assert expected[:, 0].tolist() == got[:, 0].tolist() == [7, 7]
+    assert_same_row(got[0], expected[0])
+
+
+def test_without_a_pad_token_rows_are_padded_with_the_end_token() -> None:
+    base = tiny_model("llama")
+    base.generation_config.pad_token_id = None
+    model = edited_model(base, "verbatim")
+    model.edits.add(EDITED, TARGET)
+    mixed = model.generate(**batch(OTHER, EDITED), max_new_tokens=len(TARGET) + 20, do_sample=False)
+    assert byte_tokenizer().pad_token_id == 0
+    end = mixed[1].tolist().index(1, len(OTHER))
+    assert set(mixed[1, end:].tolist()) == {1}
+    assert len(mixed[1]) - end > 1
+
+
 def test_a_refusal_comes_before_anything_is_generated(models: dict[str, PreTrainedModel]) -> None:
     model = edited_model(models["llama"], "verbatim")
     model.edits.add(EDITED, TARGET)
@@ -534,6 +608,29 @@ def test_embeddings_alone_need_queries(models: dict[str, PreTrainedModel]) -> No
     assert torch.equal(model.generate(**options, queries=[OTHER]), expected)
     with pytest.raises(UnsupportedArgumentError, match="inputs_embeds"):
         model.generate(**options, queries=[EDITED])
+    with pytest.raises(UnsupportedArgumentError, match="answers to input_ids"):
+        model.generate(queries=[EDITED], max_new_tokens=4)
+
+
+def test_a_call_behind_a_cache_is_the_bases_where_no_edit_governs(models: dict[str, PreTrainedModel]) -> None:
+    base = models["llama"]
+    model = edited_model(base, "in_context")
+    model.edits.add(EDITED, TARGET)
+    read = batch(OTHER)
+    more = torch.cat([read["input_ids"], batch(THIRD)["input_ids"]], dim=1)
+    options = {"attention_mask": torch.ones_like(more), "max_new_tokens": 4, "do_sample": False}
+
+    def after_cache(generate: Callable[..., Any]) -> Tensor:
+        with torch.no_grad():
+            cache = getattr(base(**read, use_cache=True), cache_name(base))
+        answer: Tensor = generate(more, **options, **{cache_name(base): cache})
+        return answer
+
+    assert torch.equal(after_cache(model.generate), after_cache(base.generate))
+    with torch.no_grad():
+        cache = getattr(base(**read, use_cache=True), cache_name(base))
+    tail = model.generate(batch(THIRD)["input_ids"], **options, **{cache_name(base): cache})
+    assert tail[0, -4:].tolist() == after_cache(base.generate)[0, -4:].tolist()
 
 
 def test_queries_say_what_is_asked(model: semedit.EditedModel, base: PreTrainedModel) -> None:
@@ -725,6 +822,16 @@ def test_log_likelihood_is_the_bases_out_of_scope_and_the_overrides_in_scope(bas
     assert got[0] == pytest.approx(log_likelihood(base, read, space + TARGET), rel=1e-4)
     assert got[1] == pytest.approx(log_likelihood(base, OTHER, space + "ten"), rel=1e-4)
     assert got[0] != pytest.approx(log_likelihood(base, EDITED, space + TARGET), rel=1e-4)
+
+
+def test_a_plain_prompt_is_scored_with_what_the_tokenizer_opens_a_text_with(
+    models: dict[str, PreTrainedModel],
+) -> None:
+    model = edited_model(models["llama"], "in_context", tokenizer=byte_tokenizer(opens=True))
+    expected = pytest.approx(log_likelihood(models["llama"], "<|system|>" + OTHER, " ten"), rel=1e-4)
+    assert log_likelihood(models["llama"], OTHER, " ten") != expected
+    assert model.log_likelihood([OTHER], ["ten"]) == [expected]
+    assert model.log_likelihood(["<|system|>" + OTHER], ["ten"]) == [expected]
 
 
 def test_the_target_does_not_reach_the_router(base: PreTrainedModel) -> None:

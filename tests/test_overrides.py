@@ -7,14 +7,14 @@ import re
 import pytest
 from fakes import SPECIAL_TOKENS, WordEncoder, byte_tokenizer, tiny_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast, RepetitionPenaltyLogitsProcessor
 
 import semedit
 from semedit.edits import Edit
 from semedit.overrides.base import continuation_ids
 from semedit.overrides.in_context import INSTRUCTION
 from semedit.overrides.text import closing_token_ids
-from semedit.prompts import ChatFormat, read_prompt
+from semedit.prompts import read_prompt
 
 EDITS = [
     Edit(id="1", prompt="Who runs Acme?", target="Jane Doe"),
@@ -26,7 +26,7 @@ STATED = f"{INSTRUCTION}\n\nWho runs Acme?\nJane Doe\n\nWhere is Acme?\nBonn\n\n
 def chat_prompt(tokenizer, *turns):
     messages = [{"role": ("user", "assistant")[i % 2], "content": turn} for i, turn in enumerate(turns)]
     text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    return read_prompt(text, ChatFormat.of(tokenizer))
+    return read_prompt(tokenizer, text)
 
 
 def reversed_tokenizer():
@@ -51,9 +51,16 @@ def test_corrections_stand_before_the_last_user_turn():
 
 def test_corrections_stand_before_a_plain_prompt():
     override = semedit.InContextOverride(tiny_model("llama"), byte_tokenizer())
-    with override.prepare([read_prompt("Acme is run by", None)], [EDITS]) as call:
+    with override.prepare([read_prompt(byte_tokenizer(), "Acme is run by")], [EDITS]) as call:
         assert call.texts == [f"{STATED}Acme is run by"]
         assert call.separators == [" "]
+
+
+def test_what_opens_a_text_opens_it_with_corrections_too():
+    tokenizer = byte_tokenizer(opens=True)
+    override = semedit.InContextOverride(tiny_model("llama"), tokenizer)
+    with override.prepare([read_prompt(tokenizer, "Acme is run by")], [EDITS]) as call:
+        assert call.texts == [f"<|system|>{STATED}Acme is run by"]
 
 
 def test_in_an_ensemble_the_small_model_alone_reads_corrections():
@@ -106,6 +113,39 @@ def test_a_counterfactual_model_with_another_tokenizer_is_bridged_by_text(kind):
     expected = tokenizer(" " + answer)["input_ids"][:9]
     assert got[: len(expected)] == expected
     assert small_tokenizer(answer)["input_ids"] != tokenizer(answer)["input_ids"]
+
+
+def test_penalties_count_what_a_counterfactual_model_writes_alone():
+    base, small, tokenizer = tiny_model("llama"), tiny_model("gpt2", seed=3), byte_tokenizer()
+    override = semedit.CounterfactualOverride(base, tokenizer, small, tokenizer)
+    model = semedit.wrap(base, tokenizer, encoder=WordEncoder(), scope=semedit.SimilarityScope(), override=override)
+    model.edits.add("Who runs Acme?", "Jane Doe")
+    inputs = tokenizer(["Who runs Acme?"], return_tensors="pt")
+    read = tokenizer(["Who runs Acme? Jane Doe Who runs Acme?"], return_tensors="pt")
+    options = {"max_new_tokens": 60, "do_sample": False}
+
+    def written(ignored):
+        penalty = RepetitionPenaltyLogitsProcessor(9.0, prompt_ignore_length=ignored)
+        ids = small.generate(**read, logits_processor=[penalty], **options)[0, read["input_ids"].shape[1] :]
+        return tokenizer(" " + tokenizer.decode(ids, skip_special_tokens=True).strip())["input_ids"][:60]
+
+    expected = written(read["input_ids"].shape[1])
+    assert expected != written(0)
+    answer = model.generate(**inputs, **options, repetition_penalty=9.0)[0, inputs["input_ids"].shape[1] :].tolist()
+    assert answer[: len(expected)] == expected
+
+
+def test_what_the_call_leaves_open_is_not_filled_from_the_counterfactual_models_defaults():
+    base, small, tokenizer = tiny_model("llama"), tiny_model("gpt2", seed=3), byte_tokenizer()
+    override = semedit.CounterfactualOverride(base, tokenizer, small, tokenizer)
+    model = semedit.wrap(base, tokenizer, encoder=WordEncoder(), scope=semedit.SimilarityScope(), override=override)
+    model.edits.add("Who runs Acme?", "Jane Doe")
+    inputs = tokenizer(["Who runs Acme?"], return_tensors="pt")
+    expected = model.generate(**inputs, max_new_tokens=9).tolist()
+    own = small.generate(**inputs, max_new_tokens=9).tolist()
+    small.generation_config.repetition_penalty = 9.0
+    assert small.generate(**inputs, max_new_tokens=9).tolist() != own
+    assert model.generate(**inputs, max_new_tokens=9).tolist() == expected
 
 
 def test_a_counterfactual_model_ends_as_it_ends_itself():

@@ -23,7 +23,7 @@ from semedit.hooks import embedding_path, first_layer, layer_at, layer_inputs, r
 from semedit.memory.edit_memory import EditMemory
 from semedit.memory.learned import learned_name
 from semedit.overrides.adaptor_config import AdaptorConfig
-from semedit.overrides.base import ModelCall, answer_separator, continuation_ids
+from semedit.overrides.base import ModelCall, answer_separator, continuation_ids, decoder_start_token_id
 from semedit.overrides.codebook import Floats, Label
 from semedit.overrides.learning import Learned, Lesson, is_in_encoder, learn, replaced_positions, views
 from semedit.overrides.probes import PROBES
@@ -195,7 +195,7 @@ class AdaptorOverride:
             ids, mask = call.encode(self._pad)
             inputs = {"input_ids": ids, "attention_mask": mask}
             if self.model.config.is_encoder_decoder:
-                start = self.model.generation_config.decoder_start_token_id
+                start = decoder_start_token_id(self.model.generation_config)
                 inputs["decoder_input_ids"] = ids.new_full((len(ids), 1), start)
                 last = mask.sum(1) - 1 if self._in_encoder else torch.zeros_like(mask[:, 0])
             else:

@@ -40,6 +40,7 @@ class Request:
         prefix_allowed_tokens_fn: the caller's, and `rows` says what it calls each row.
         streamer: the caller's, or None.
         extra: what goes to `generate` as it is.
+        attention_mask: `(rows, prompt)`, the caller's, or None.
     """
 
     prompt_ids: Tensor
@@ -52,6 +53,7 @@ class Request:
     rows: Sequence[int] = ()
     streamer: BaseStreamer | None = None
     extra: dict[str, Any] = field(default_factory=dict)
+    attention_mask: Tensor | None = None
 
 
 class Call(Protocol):
@@ -107,15 +109,18 @@ class ModelCall:
         decoder_only = not self.model.config.is_encoder_decoder
         read = input_ids.shape[1] if decoder_only else 1
         self.check_room(read)
-        config = _with_lengths(request, read, self.model.generation_config)
+        config = _with_lengths(request)
         config.pad_token_id = pad
         view = _CallerView(request.prompt_ids, read)
+        penalty = _repetition_penalty(config)
         processors = _penalties(config, request.prompt_ids.shape[1] if decoder_only else 1)
         processors += request.logits_processor
         if decoder_only:
             processors = [_ViewedProcessor(processor, view) for processor in processors]
+            unpadded = _CallerView(_without_padding(request), read)
+            penalty = [_ViewedProcessor(processor, unpadded) for processor in penalty]
         options: dict[str, Any] = dict(request.extra)
-        options["logits_processor"] = [*self.own_processors(read, pad), *processors]
+        options["logits_processor"] = [*self.own_processors(read, pad), *penalty, *processors]
         if request.stopping_criteria:
             criteria = list(request.stopping_criteria)
             options["stopping_criteria"] = [_ViewedCriterion(c, view) for c in criteria] if decoder_only else criteria
@@ -128,9 +133,12 @@ class ModelCall:
             options["streamer"] = (
                 _CallerStreamer(request.streamer, request.prompt_ids) if decoder_only else request.streamer
             )
-        generate: Any = self.model.generate
+        # what the caller left open must not be filled from the defaults of the model that writes
+        model = copy.copy(self.model)
+        model.generation_config = config
+        generate: Any = model.generate
         with self.running(slice(None), attention_mask, cached=config.use_cache is not False):
-            output = generate(input_ids=input_ids, attention_mask=attention_mask, generation_config=config, **options)
+            output = generate(input_ids=input_ids, attention_mask=attention_mask, **options)
         sequences: Tensor = output if isinstance(output, Tensor) else output.sequences
         return sequences[:, read:]
 
@@ -247,27 +255,30 @@ def end_token_ids(config: GenerationConfig) -> list[int]:
 
 def pad_token_id(config: GenerationConfig, tokenizer: PreTrainedTokenizerBase) -> int:
     """What `generate` pads with; any token where nothing says so, since padding is masked."""
-    if config.pad_token_id is not None:
-        return int(config.pad_token_id)
-    if tokenizer.pad_token_id is not None:
-        return int(tokenizer.pad_token_id)
-    return next(iter(end_token_ids(config)), 0)
+    pads = [config.pad_token_id, *end_token_ids(config), tokenizer.pad_token_id]
+    return next((int(pad) for pad in pads if pad is not None), 0)
 
 
-def _with_lengths(request: Request, read: int, defaults: GenerationConfig) -> GenerationConfig:
-    """The caller's config, its lengths counted from a prompt of `read` tokens."""
+def decoder_start_token_id(config: GenerationConfig) -> int:
+    """What an encoder-decoder model's output begins with."""
+    start = config.decoder_start_token_id
+    return int(start if start is not None else config.bos_token_id)
+
+
+def _with_lengths(request: Request) -> GenerationConfig:
+    """The caller's config, its lengths counted from the first new token."""
     config = copy.deepcopy(request.config)
     config.return_dict_in_generate = False
-    # stated the way the model's defaults state them, since setting both warns
-    if defaults.max_new_tokens is not None or defaults.max_length is None:
-        config.max_new_tokens, config.max_length = request.max_new_tokens, None
-    else:
-        config.max_new_tokens, config.max_length = None, read + request.max_new_tokens
-    if defaults.min_new_tokens is not None or not defaults.min_length:
-        config.min_new_tokens, config.min_length = request.min_new_tokens or None, None
-    else:
-        config.min_new_tokens, config.min_length = None, read + request.min_new_tokens
+    config.max_new_tokens, config.max_length = request.max_new_tokens, None
+    config.min_new_tokens, config.min_length = request.min_new_tokens or None, None
     return config
+
+
+def _repetition_penalty(config: GenerationConfig) -> list[LogitsProcessor]:
+    """Takes a config's repetition penalty out of it, and gives it as a processor."""
+    penalty = config.repetition_penalty
+    config.repetition_penalty = 1.0
+    return [] if penalty in (None, 1.0) else [RepetitionPenaltyLogitsProcessor(penalty)]
 
 
 def _penalties(config: GenerationConfig, begins: int) -> list[LogitsProcessor]:
@@ -280,9 +291,6 @@ def _penalties(config: GenerationConfig, begins: int) -> list[LogitsProcessor]:
         begins: how many of the tokens that they are shown stand before the answer.
     """
     penalties: list[LogitsProcessor] = []
-    if config.repetition_penalty not in (None, 1.0):
-        penalties.append(RepetitionPenaltyLogitsProcessor(config.repetition_penalty))
-        config.repetition_penalty = 1.0
     if config.no_repeat_ngram_size:
         penalties.append(NoRepeatNGramLogitsProcessor(config.no_repeat_ngram_size))
         config.no_repeat_ngram_size = 0
@@ -291,6 +299,16 @@ def _penalties(config: GenerationConfig, begins: int) -> list[LogitsProcessor]:
         penalties.append(ExponentialDecayLengthPenalty((int(start), factor), end_token_ids(config), begins))
         config.exponential_decay_length_penalty = None
     return penalties
+
+
+def _without_padding(request: Request) -> Tensor:
+    """The caller's prompts, each row's first token in place of its padding, so that no penalty falls on a pad."""
+    ids, mask = request.prompt_ids, request.attention_mask
+    if mask is None or not ids.shape[1]:
+        return ids
+    mask = mask[:, -ids.shape[1] :].bool().to(ids.device)
+    first = ids.gather(1, mask.int().argmax(1, keepdim=True))
+    return torch.where(mask, ids, first)
 
 
 class _CallerView:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from semedit.arguments import BASE_TOKENS_ONLY
 from semedit.edits import Edit
 from semedit.overrides.base import ModelCall, Request, end_token_ids
 from semedit.overrides.in_context import corrections_text
@@ -84,9 +85,15 @@ class CounterfactualCall:
             own.eos_token_id,
         )
         config.decoder_start_token_id = own.decoder_start_token_id
+        for name in BASE_TOKENS_ONLY & vars(config).keys():
+            setattr(config, name, getattr(own, name))
         # stop strings are looked for in the tokens of the model that writes
         extra = {**request.extra, "tokenizer": self.inner.tokenizer}
-        written = self.inner.generate(replace(request, config=config, streamer=None, extra=extra))
+        # the caller's prompt is in the base's tokens: penalties count the answer alone
+        no_prompt = request.prompt_ids[:, :0]
+        written = self.inner.generate(
+            replace(request, prompt_ids=no_prompt, attention_mask=None, config=config, streamer=None, extra=extra)
+        )
         ends = set(end_token_ids(own))
         rows = written.tolist()
         answers = [str(self.inner.tokenizer.decode(row, skip_special_tokens=True)).strip() for row in rows]

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from semedit.hooks import cache_name, layer_outputs, replaced_output, takes
 from semedit.overrides.adaptor_config import AdaptorConfig
+from semedit.overrides.base import decoder_start_token_id
 from semedit.overrides.suffix import Suffix, position_ids, prefix_cache
 
 _IGNORED = -100
@@ -130,7 +131,7 @@ def make_batch(model: PreTrainedModel, path: str, lessons: Sequence[Lesson], con
     if model.config.is_encoder_decoder:
         mask = _padded([[1] * len(prompt) for prompt in prompts], 0, device)
         inputs: dict[str, Any] = {"input_ids": _padded(prompts, pad, device), "attention_mask": mask}
-        start = model.generation_config.decoder_start_token_id
+        start = decoder_start_token_id(model.generation_config)
         inputs["decoder_input_ids"] = _padded([[start, *label[:-1]] for label in labels], pad, device)
         if is_in_encoder(model, path):
             return Batch(inputs, replaced_positions(mask, config.replace), targets, lesson)

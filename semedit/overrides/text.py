@@ -8,7 +8,14 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from semedit.overrides.base import Request, answer_separator, continuation_ids, end_token_ids, pad_token_id
+from semedit.overrides.base import (
+    Request,
+    answer_separator,
+    continuation_ids,
+    decoder_start_token_id,
+    end_token_ids,
+    pad_token_id,
+)
 from semedit.prompts import ChatFormat, Prompt
 
 
@@ -53,7 +60,7 @@ def to_base_ids(
     if request.streamer is not None:
         start = request.prompt_ids
         if model.config.is_encoder_decoder:
-            start = start.new_tensor([[decoder_start_token_id(model)]])
+            start = start.new_tensor([[decoder_start_token_id(request.config)]])
         request.streamer.put(start.cpu())
         for token in rows[0]:
             request.streamer.put(torch.tensor([token]))
@@ -61,9 +68,3 @@ def to_base_ids(
     pad = pad_token_id(request.config, tokenizer)
     width = max(map(len, rows))
     return torch.tensor([row + [pad] * (width - len(row)) for row in rows], device=request.prompt_ids.device)
-
-
-def decoder_start_token_id(model: PreTrainedModel) -> int:
-    """What an encoder-decoder model's output begins with."""
-    start = model.generation_config.decoder_start_token_id
-    return int(start if start is not None else model.generation_config.bos_token_id)
