@@ -4,7 +4,7 @@ SemeditError
 ├── InvalidEditError (ValueError)          an edit, or a line of an import, is not one
 ├── EditNotFoundError (KeyError)           no edit has this id
 ├── EditRetiredError (ValueError)          the edit of this id is retired
-├── DuplicateEditError (ValueError)        an edit of this id exists already
+├── DuplicateEditError (ValueError)        an edit of this id, or with this prompt, exists already
 ├── NothingToUndoError (ValueError)        no change is left to undo
 ├── StoreError (RuntimeError)              the memory cannot be opened, read or written
 │   ├── StoreUnreachableError              the memory's server is away
@@ -50,7 +50,15 @@ class EditRetiredError(SemeditError, ValueError):
 
 
 class DuplicateEditError(SemeditError, ValueError):
-    """An edit of this id exists already."""
+    """An edit of this id, or with this prompt, exists already.
+
+    Attributes:
+        id: of the edit that was not taken.
+    """
+
+    def __init__(self, message: str, id: str) -> None:
+        super().__init__(message)
+        self.id = id
 
 
 class NothingToUndoError(SemeditError, ValueError):

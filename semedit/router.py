@@ -48,16 +48,18 @@ class Router:
         self.ambiguous = ambiguous
         self._warned = False
 
-    @property
-    def calibration(self) -> Calibration | None:
-        """The calibration that the memory keeps for this classifier, whichever process made it."""
-        kept = self.memory.setting(setting_of(self.scope.fingerprint))
-        return None if kept is None else Calibration.from_json(kept)
+    def calibration(self, namespaces: Sequence[str] | None = None) -> Calibration | None:
+        """The strictest calibration that the memory keeps for these namespaces, whichever process made it, or None.
 
-    @property
-    def threshold(self) -> float:
+        Each is of one classifier and one encoder.
+        """
+        names = [self._setting(name) for name in (("default",) if namespaces is None else namespaces)]
+        kept = [Calibration.from_json(text) for name in names if (text := self.memory.setting(name)) is not None]
+        return max(kept, key=lambda one: one.threshold, default=None)
+
+    def threshold(self, namespaces: Sequence[str] | None = None) -> float:
         """The score from which on an edit is in scope: the classifier's, or the calibration's where that is above."""
-        return self._threshold(self.calibration)
+        return self._threshold(self.calibration(namespaces))
 
     def reads(self, prompt: Prompt) -> str:
         """What of a prompt is routed: its query."""
@@ -76,9 +78,9 @@ class Router:
             CalibrationWarning: the memory has outgrown its calibration; once for each router.
         """
         judged = self._judged(queries, namespaces)
-        calibration = self.calibration
+        calibration = self.calibration(namespaces)
         if calibration is not None:
-            self._warn_where_outgrown(calibration, namespaces)
+            self._warn_where_outgrown(calibration)
         return self._decide(queries, judged, self._threshold(calibration))
 
     def calibrate(
@@ -91,7 +93,8 @@ class Router:
     ) -> Calibration:
         """Chooses the threshold for a rate of false overrides and keeps it with the memory.
 
-        Every router over this memory with this classifier uses it from its next call on. Calibrating only ever
+        Every router over this memory with this classifier uses it from its next call on, wherever it looks into one of
+        these namespaces. Calibrating only ever
         tightens: the threshold is never below the classifier's own, which was chosen on near misses, and near misses
         are rare in traffic. A query counts as overridden where an edit reaches the threshold, whether or not the
         query is then ambiguous.
@@ -142,13 +145,14 @@ class Router:
             target=target,
             edits=len(edits),
             classifier=self.scope.fingerprint,
+            namespaces=tuple(dict.fromkeys(names)),
             queries=len(claims),
             overridden=sum(claim >= threshold for claim in claims),
             positives=len(wanted),
             kept=kept,
             time=datetime.now(timezone.utc),
         )
-        self.memory.set_setting(setting_of(self.scope.fingerprint), calibration.to_json())
+        self.memory.set_settings({self._setting(name): calibration.to_json() for name in calibration.namespaces})
         return calibration
 
     def _judged(self, queries: Sequence[str], namespaces: Sequence[str] | None) -> list[list[Candidate]]:
@@ -157,14 +161,18 @@ class Router:
     def _threshold(self, calibration: Calibration | None) -> float:
         return self.scope.threshold if calibration is None else max(self.scope.threshold, calibration.threshold)
 
-    def _warn_where_outgrown(self, calibration: Calibration, namespaces: Sequence[str] | None) -> None:
-        edits = self.memory.count(namespaces)
+    def _setting(self, namespace: str) -> str:
+        return setting_of(self.scope.fingerprint, self.memory.encoder.fingerprint, namespace)
+
+    def _warn_where_outgrown(self, calibration: Calibration) -> None:
+        edits = self.memory.count(calibration.namespaces)
         if not self._warned and not calibration.holds(edits):
             self._warned = True
             warnings.warn(
                 f"the threshold was calibrated with {calibration.edits:,} edits and holds for up to "
                 f"{GROWTH * calibration.edits:,}; there are {edits:,} now, so calibrate anew: semedit calibrate "
-                f"--memory {self.memory.store.location} --traffic FILE --target {calibration.target:g}",
+                f"--memory {self.memory.store.location} --traffic FILE --target {calibration.target:g}"
+                + "".join(f" --namespace {name}" for name in calibration.namespaces if name != "default"),
                 CalibrationWarning,
                 stacklevel=3,
             )

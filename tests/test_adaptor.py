@@ -469,6 +469,20 @@ def test_threads_at_once_neither_share_nor_lose_a_value(models):
     assert got == {question: [answer] * 4 for question, answer in alone.items()}
 
 
+def test_no_value_is_kept_of_an_edit_that_was_erased_while_it_was_learned(models, monkeypatch):
+    adaptor = adaptor_of(models["llama"])
+    memory = adaptor.memory
+    kept, erased = memory.add(TOWER, "ab"), memory.add(RUNS, "cd")
+
+    def slowly(*args: Any) -> list[Learned]:
+        memory.erase(erased.id)
+        return learn(*args)
+
+    monkeypatch.setattr(adaptor_module, "learn", slowly)
+    assert adaptor.learn([kept, erased]).keys() == {kept.id, erased.id}
+    assert [adaptor.size([edit]) > 0 for edit in (kept, erased)] == [True, False]
+
+
 # --- keys and the codebook
 
 

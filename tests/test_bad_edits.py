@@ -114,7 +114,9 @@ def test_an_id_is_taken_once(memory: EditMemory):
         with pytest.raises(DuplicateEditError, match="id 'acme' exists already"):
             memory.add(prompt, "Bob", id="acme")
     memory.retire("acme")
-    with pytest.raises(DuplicateEditError, match="id 'acme' exists already"):
+    with pytest.raises(
+        DuplicateEditError, match=r"'acme' is no longer in force \(revision 2: retire\); undo that, or"
+    ):
         memory.add(ACME, "Jane Doe", id="acme")
     for id in ("", LONE, 5):
         with pytest.raises(InvalidEditError, match=r"^id "):
@@ -127,7 +129,7 @@ def test_unknown_and_retired_ids_are_named(memory: EditMemory):
     for id, error, message in [
         ("nobody", EditNotFoundError, "^no edit has the id 'nobody'"),
         (LONE, EditNotFoundError, "^no edit has the id"),
-        ("acme", EditRetiredError, "edit 'acme' was retired"),
+        ("acme", EditRetiredError, "edit 'acme' is not in force .revision 2: retire.; undo that"),
     ]:
         for call in (memory.retire, lambda id: memory.update(id, target="t"), lambda id: memory.add_negative(id, "n")):
             with pytest.raises(error, match=message):

@@ -24,6 +24,7 @@ CALIBRATION = Calibration(
     target=0.01,
     edits=10,
     classifier="table@1",
+    namespaces=("default",),
     queries=1_000,
     overridden=10,
     positives=50,
@@ -114,7 +115,7 @@ def test_a_router_calibrates_and_every_router_of_that_classifier_follows(memory)
     assert (made.classifier, made.positives, made.kept) == ("table@1", 0, 0)
     assert before <= made.time <= datetime.now(timezone.utc)
     for each in (router, other, Router(memory, TableScope(table))):
-        assert each.calibration == made
+        assert each.calibration() == made
         routes = each.route(["query0", "query1", "query2", "query3", "who leads acme"])
         assert [route.in_scope for route in routes] == [True, True, False, False, True]
         assert {route.threshold for route in routes} == {made.threshold}
@@ -125,23 +126,23 @@ def test_a_calibration_is_of_one_classifier(memory):
     Router(memory, TableScope(traffic_of(0.9))).calibrate(["query0"])
     scope = TableScope(traffic_of(0.9))
     scope.fingerprint = "table@2"
-    assert Router(memory, scope).calibration is None
-    assert Router(memory, scope).threshold == 0.5
-    assert Router(memory, SimilarityScope(0.3)).threshold == 0.3
+    assert Router(memory, scope).calibration() is None
+    assert Router(memory, scope).threshold() == 0.5
+    assert Router(memory, SimilarityScope(0.3)).threshold() == 0.3
 
 
 def test_calibrating_never_loosens(memory):
     made = Router(memory, TableScope(traffic_of(0.2, 0.1))).calibrate(["query0", "query1"])
     assert (made.threshold, made.overridden) == (0.5, 0)
     stricter = Router(memory, TableScope({}, threshold=0.6))
-    assert stricter.calibration == made
-    assert stricter.threshold == 0.6
+    assert stricter.calibration() == made
+    assert stricter.threshold() == 0.6
 
 
 def test_calibrating_again_begins_from_the_classifiers_threshold(memory):
     router = Router(memory, TableScope(traffic_of(0.9, 0.8)))
     assert router.calibrate(["query0"]).threshold == nextafter(0.9, 1)
-    assert router.calibrate(["query1"]).threshold == router.threshold == nextafter(0.8, 1)
+    assert router.calibrate(["query1"]).threshold == router.threshold() == nextafter(0.8, 1)
 
 
 def test_vetoed_and_unjudged_candidates_claim_nothing():
@@ -208,7 +209,7 @@ def test_what_cannot_be_calibrated_is_refused(memory, options, message):
     router = Router(memory, TableScope({}))
     with pytest.raises(CalibrationError, match=message):
         router.calibrate(**{"traffic": ["query"], **options})
-    assert router.calibration is None
+    assert router.calibration() is None
 
 
 def test_what_is_no_list_of_texts_is_refused(memory):
@@ -238,14 +239,32 @@ def test_a_memory_that_outgrew_its_calibration_says_so_once(memory):
     Router(memory, scope).route(["query0"])
 
 
-def test_edits_elsewhere_do_not_outgrow_a_calibration(memory):
-    scope = TableScope({})
-    Router(memory, scope).calibrate(["query0"])
+def test_a_calibration_is_of_the_namespaces_it_was_made_in(memory):
+    memory.add(PROMPT, "Bob", id="tenant's", namespace="tenant")
+    scope = TableScope(traffic_of(0.9, 0.8))
+    router = Router(memory, scope)
+    strict = router.calibrate(["query0", "query1"])
+    loose = router.calibrate(["query1"], namespaces=["tenant"])
+    assert strict.threshold == nextafter(0.9, 1) > loose.threshold == nextafter(0.8, 1)
+    assert (strict.namespaces, loose.namespaces) == (("default",), ("tenant",))
+    assert router.calibration() == strict
+    assert router.calibration(["tenant"]) == loose
+    assert router.calibration(["tenant", "default"]) == strict  # the stricter
+    assert router.calibration(["other"]) is None
+    assert [router.route(["query0"], names)[0].in_scope for names in (None, ["tenant"])] == [False, True]
     for i in range(5):
         memory.add(f"prompt{i}", "t", namespace="tenant")
-    Router(memory, scope).route(["query0"])
-    with pytest.warns(CalibrationWarning, match="there are 5 now"):
-        Router(memory, scope).route(["query0"], ["tenant"])
+    router.route(["query0"])
+    with pytest.warns(CalibrationWarning, match="there are 6 now.*--namespace tenant"):
+        router.route(["query0"], ["tenant"])
+
+
+def test_a_calibration_is_of_one_encoder(memory):
+    made = Router(memory, TableScope(traffic_of(0.9))).calibrate(["query0"])
+    memory.encoder.fingerprint = "others@1"
+    assert Router(memory, TableScope({})).calibration() is None
+    memory.encoder.fingerprint = "words@1"
+    assert Router(memory, TableScope({})).calibration() == made
 
 
 # --- across processes and through the model

@@ -143,6 +143,14 @@ def test_update_changes_what_is_given_and_adds_to_lists(run):
     assert "unchanged" in run("edit", "update", id)[1]
 
 
+def test_a_command_closes_the_memory(run, tmp_path):
+    data(run, "edit", "add", QUESTION, "Jane Doe")
+    data(run, "edit", "ls")
+    assert run("edit", "show", "nobody")[0] == 1
+    # SQLite takes the log into the file when the last connection is closed
+    assert not list(tmp_path.glob("*-wal"))
+
+
 def test_history_rm_and_undo(run, added):
     data(run, "edit", "update", added, "--target", "John Roe")
     assert data(run, "edit", "rm", added)["active"] is False
@@ -415,6 +423,9 @@ def test_calibrate_sets_the_threshold_for_the_commands_after_it(run, added, tmp_
     assert data(run, "explain", "who leads acme now")["in_scope"] is False
     assert data(run, "explain", QUESTION)["threshold"] == pytest.approx(3 / 12**0.5)
     assert run("calibrate", *options, "--target", "0.5")[1].startswith("threshold   0.8000 (before: 0.8660)")
+    made = data(run, "calibrate", *options, "--target", "0.01")
+    assert (made["overridden"], made["queries"], made["namespaces"]) == (0, 20, ["default"])
+    assert made["overridden_bounds"] == [0.0, pytest.approx(0.1684, abs=1e-4)]
 
 
 def test_what_outgrew_its_calibration_says_so_after_it_answered(run, added, tmp_path):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 
 import pytest
 from fakes import TableScope, WordEncoder, log
@@ -15,8 +17,10 @@ from semedit.errors import (
     EditConflictWarning,
     InvalidEditError,
     NothingToUndoError,
+    StoreError,
 )
 from semedit.memory.edit_memory import EditMemory
+from semedit.memory.view import View
 
 ACME = "Who runs Acme?"
 NOW = datetime.now(timezone.utc)
@@ -446,15 +450,65 @@ def test_many_edits_and_edits_of_a_memory_without_scope_are_not_checked(memory: 
     assert scope.calls == []
 
 
+def test_an_edit_that_begins_later_does_not_take_the_present_one_out_of_force(memory: EditMemory):
+    later = datetime.now(timezone.utc) + timedelta(days=30)
+    edit = memory.add(ACME, "Jane Doe", id="now")
+    with pytest.raises(DuplicateEditError, match=r"'now' answers 'Who runs Acme\?' now and would give way"):
+        memory.add(ACME, "John Roe", valid_from=later)
+    assert memory.list() == [edit]
+    memory.update("now", valid_until=later)
+    memory.add("Who is at the head of Acme?", "John Roe", valid_from=later)
+    memory.update("now", valid_until=datetime.now(timezone.utc) - timedelta(days=1))
+    assert memory.add(ACME, "John Roe", valid_from=later).outcome == "superseded"
+
+
+def test_what_is_added_to_an_edit_is_added_to_what_others_added(memory: EditMemory, monkeypatch: pytest.MonkeyPatch):
+    memory.add(ACME, "Jane Doe", id="acme", paraphrases=["Acme's boss?"])
+    encode = memory.encoder.encode
+
+    def slowly(texts, **options):
+        monkeypatch.setattr(memory.encoder, "encode", encode)
+        memory.add_negative("acme", "Who founded Acme?")  # while the text of the other is being encoded
+        return encode(texts, **options)
+
+    monkeypatch.setattr(memory.encoder, "encode", slowly)
+    edit = memory.update("acme", more_negatives=["Where is Acme?"], more_paraphrases=["Acme's head?", "Acme's boss?"])
+    assert edit.negatives == ("Who founded Acme?", "Where is Acme?")
+    assert edit.paraphrases == ("Acme's boss?", "Acme's head?")
+
+
+def test_a_file_stays_the_same_when_the_process_goes_to_another_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    memory = EditMemory("edits.db", WordEncoder())
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    # a transaction has a connection to itself, so that another is made
+    with memory.store.transaction(), ThreadPoolExecutor(1) as thread:
+        assert thread.submit(memory.list).result() == []
+    assert list(Path().iterdir()) == []
+    memory.close()
+
+
+def test_a_memory_that_cannot_finish_lets_go_of_its_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    memory = EditMemory(tmp_path / "edits.db", WordEncoder())
+    monkeypatch.setattr(View, "close", lambda _: (_ for _ in ()).throw(MemoryError))
+    with pytest.raises(MemoryError):
+        memory.close()
+    with pytest.raises(StoreError, match="was closed"):
+        memory.list()
+
+
 # --- settings
 
 
 def test_settings_are_kept_with_the_edits(opening: Callable[..., EditMemory]):
     one, two = opening(), opening()
     assert one.setting("threshold") is None
-    two.set_setting("threshold", "0.5")
+    two.set_settings({"threshold": "0.5"})
     assert one.setting("threshold") == two.setting("threshold") == "0.5"
-    one.set_setting("threshold", "0.7")
+    one.set_settings({"threshold": "0.7"})
     assert two.setting("threshold") == "0.7"
     assert EditMemory(one.store, one.encoder).setting("threshold") == "0.7"
     assert log(one) == []

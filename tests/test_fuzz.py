@@ -46,7 +46,7 @@ def no_network() -> None:
 
 def fill(memory: EditMemory, chance: random.Random, base: int) -> None:
     """A life of some 60 changes."""
-    memory.set_setting("threshold", "0.5")
+    memory.set_settings({"threshold": "0.5"})
     memory.add_many([edit(base + i, "ab"[i % 2], 1 + i % 3, i % 2) for i in range(60)])
     for i in range(60, 80):
         memory.add_many([edit(base + i, "ab"[i % 2], 1 + i % 3)])

@@ -153,6 +153,15 @@ def test_an_id_that_stands_twice_is_refused_and_nothing_is_imported(memory: Edit
     assert memory.list(include_retired=True) == []
 
 
+def test_the_line_of_an_id_that_is_taken_is_named(memory: EditMemory, tmp_path: Path):
+    memory.retire(memory.add("Who runs Bolt?", "Bob", id="bolt").id)
+    path = tmp_path / "edits.jsonl"
+    path.write_text('\n{"prompt": "a", "target": "b"}\n{"id": "bolt", "prompt": "c", "target": "d"}\n')
+    with pytest.raises(DuplicateEditError, match=r"edits.jsonl, line 3: .*'bolt' is no longer in force.*nothing was"):
+        memory.import_(path)
+    assert memory.list() == []
+
+
 def test_a_file_that_is_no_text_or_not_there_is_refused(memory: EditMemory, tmp_path: Path):
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
     for name in ("binary", "nowhere", "."):

@@ -293,3 +293,8 @@ def test_an_index_gives_no_more_than_it_holds(rng: np.random.Generator):
     index.remove([8, 9])
     assert len(index) == 0
     assert index.search(vectors, 5)[1].shape == (2, 0)
+
+
+def test_an_index_that_cannot_be_written_is_an_error_of_the_system(tmp_path):
+    with pytest.raises(OSError, match="cannot write"):
+        SegmentIndex.build(np.eye(DIM, dtype=np.float32)).save(tmp_path / "nowhere" / "an.index")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 import threading
 
@@ -59,6 +60,45 @@ def test_threads_that_overlap_leave_the_interpreter_as_it_was():
     go_on.set()
     thread.join()
     assert settings() == before
+
+
+def test_what_an_application_sets_afterwards_is_what_it_is_left_with():
+    before = settings()
+    with giving_way():
+        pass
+    try:
+        gc.set_threshold(50_000, 20, 100)
+        tuned = settings()
+        with giving_way():
+            assert settings() != tuned
+        assert settings() == tuned
+    finally:
+        gc.set_threshold(*before[1])
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_child_forked_while_a_thread_is_inside_is_as_usual():
+    before = settings()
+    inside, go_on = threading.Event(), threading.Event()
+
+    def work() -> None:
+        with giving_way():
+            inside.set()
+            go_on.wait(20)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    assert inside.wait(20)
+    assert settings() != before
+    child = os.fork()
+    if child == 0:
+        usual = settings() == before
+        with giving_way():
+            usual &= settings() != before
+        os._exit(0 if usual and settings() == before else 1)
+    go_on.set()
+    thread.join()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def test_letting_go_empties_each_list():

@@ -143,7 +143,7 @@ def found_in(folder: Path, *what: bytes) -> set[str]:
 def test_a_backup_is_a_memory_with_all_that_is_in_the_first(opening: Open, tmp_path: Path):
     memory = opening()
     fill(memory)
-    memory.set_setting("threshold", "0.5")
+    memory.set_settings({"threshold": "0.5"})
     memory.erase("bolt")
     memory.backup(tmp_path / "backup.db")
     with closing(SQLiteStore(tmp_path / "backup.db")) as copy:
@@ -233,6 +233,17 @@ def test_a_backup_replaces_no_file_and_leaves_none_that_is_not_whole(
     memory.backup(folder / "backup.db")
     assert {path.name for path in folder.iterdir()} == {"taken.db", "backup.db"}
     assert (folder / "backup.db").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_backup_or_an_export_to_what_is_no_file_is_an_error(opening: Open, tmp_path: Path):
+    memory = opening()
+    memory.add_many([ACME])
+    (tmp_path / "taken").write_text("mine")
+    for path in (tmp_path / "taken" / "backup.db", Path()):
+        with pytest.raises(StoreError):
+            memory.backup(path)
+        with pytest.raises(StoreError, match="cannot write"):
+            memory.export(path)
 
 
 def test_a_memory_without_a_file_can_be_backed_up(tmp_path: Path):
@@ -506,6 +517,24 @@ def test_the_text_is_in_no_file_of_the_folder(opening_file: Open, path: Path, mo
     assert found_in(path.parent, *words, *vectors) == set()
     with closing(SQLiteStore(path)) as store:
         assert verify(store).problems == ()
+
+
+def test_what_is_under_way_does_not_bring_back_what_was_erased(opening: Open):
+    memory, other = opening(), opening()
+    memory.add_many([SECRET])
+    memory.retire(SECRET.id)
+    memory.compact()  # so that an undo has to make the vectors anew
+    encode = memory.encoder.encode
+
+    def slowly(texts, **options):
+        memory.encoder.encode = encode
+        other.erase(SECRET.id)
+        return encode(texts, **options)
+
+    memory.encoder.encode = slowly
+    with pytest.raises(NothingToUndoError):
+        memory.undo()
+    assert other.store.vectors(SECRET.texts) == {}
 
 
 def test_an_edit_can_be_erased_while_others_write(opening_file: Open, path: Path):

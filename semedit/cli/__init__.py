@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args = make_parser().parse_args(argv)
     try:
-        with _warnings_shown():
+        with _warnings_shown(), contextlib.ExitStack() as args.opened:
             status = args.command(args)
         sys.stdout.flush()
     except SemeditError as error:

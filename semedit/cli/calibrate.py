@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from semedit.cli.opening import open_memory, scope_of
+from semedit.cli.tables import print_json
 from semedit.errors import CalibrationError
 from semedit.router import Router
 from semedit.scope.calibration import GROWTH, Calibration
@@ -23,13 +24,16 @@ def calibrate(args: argparse.Namespace) -> int:
     traffic = [line.strip() for line in _lines(args.traffic) if line.strip()]
     positives = [] if args.positives is None else _read_positives(args.positives)
     router = Router(open_memory(args), scope_of(args))
-    before = router.threshold
+    before = router.threshold(args.namespaces)
     calibration = router.calibrate(
         track(traffic, "routing", console=Console(stderr=True), disable=not sys.stderr.isatty()),
         positives=positives,
         target=args.target,
         namespaces=args.namespaces,
     )
+    if args.json:
+        print_json({**json.loads(calibration.to_json()), "overridden_bounds": calibration.overridden_bounds})
+        return 0
     console = Console(highlight=False)
     console.print(_table(calibration, before))
     if calibration.overridden_bounds[1] > calibration.target:

@@ -16,6 +16,7 @@ from semedit.cli.generate import open_assistant
 from semedit.cli.tables import edit_table, print_route
 from semedit.edits import Edit, Route
 from semedit.errors import SemeditError
+from semedit.evaluation.check import edits_in_force
 
 _HELP = """\
 /edit QUESTION => ANSWER   from now on, QUESTION and what asks the same is answered by ANSWER
@@ -129,7 +130,7 @@ class Conversation:
             self.say(f"undone: {edit.id} is {state}: {_brief(edit)}")
 
     def _edits(self, _: str) -> None:
-        edits = self.assistant.model.edits.list()
+        edits = edits_in_force(self.assistant.model.edits, self.assistant.namespaces)
         self.console.print(edit_table(edits)) if edits else self.say("there are no edits")
 
     def _help(self, _: str) -> None:

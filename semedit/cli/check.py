@@ -30,7 +30,7 @@ def check(args: argparse.Namespace) -> int:
     edits = len(evaluation.edits_in_force(memory, args.namespaces))
     checked = _checked(args, config, memory) if edits else []
     failures = [one for one in checked if not one.holds]
-    everywhere = [edit.namespace for edit in memory.list()]
+    everywhere = list({edit.namespace for edit in memory.list()})
     elsewhere = len(evaluation.edits_in_force(memory, everywhere)) - edits
     if args.json:
         counts = {"edits": edits, "not_checked": elsewhere, "checked": len(checked), "failed": len(failures)}

@@ -66,12 +66,15 @@ def update(args: argparse.Namespace) -> int:
     names = ("prompt", "target", "namespace", "valid_from", "valid_until", "source")
     changes = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     edit = memory.get(args.id)
-    for name in ("paraphrases", "negatives"):
-        if getattr(args, name):
-            changes[name] = tuple(dict.fromkeys([*getattr(edit, name), *getattr(args, name)]))
     if args.verbatim is not None:
         changes["override"] = "verbatim" if args.verbatim else None
-    updated = memory.update(args.id, author=args.author, **changes)
+    updated = memory.update(
+        args.id,
+        author=args.author,
+        more_paraphrases=args.paraphrases,
+        more_negatives=args.negatives,
+        **changes,
+    )
     _print_edit(args, updated, f"{'unchanged' if updated == edit else 'updated'} {edit.id}")
     return 0
 

@@ -20,18 +20,26 @@ def open_memory(args: argparse.Namespace, *, make: bool = False) -> EditMemory:
     """The memory of `--memory`, found with `--encoder`.
 
     Args:
-        args: the command line.
+        args: the command line; what is opened is closed with its `opened`, an `ExitStack`.
         make: whether to make the file where there is none; tables on a server are made anyway.
 
     Raises:
         StoreError: it cannot be opened, or is not there.
     """
-    store = open_store(args, make=make)
-    return EditMemory(store, DeferredEncoder(store, args.encoder))
+    store = _store(args, make)
+    memory = EditMemory(store, DeferredEncoder(store, args.encoder))
+    args.opened.callback(memory.close)
+    return memory
 
 
-def open_store(args: argparse.Namespace, *, make: bool = False) -> EditStore:
+def open_store(args: argparse.Namespace) -> EditStore:
     """The log of `--memory`, as for `open_memory`."""
+    store = _store(args, make=False)
+    args.opened.callback(store.close)
+    return store
+
+
+def _store(args: argparse.Namespace, make: bool) -> EditStore:
     if not make and not opening.on_server(args.memory) and not Path(args.memory).exists():
         raise StoreError(
             f"there is no edit memory at {args.memory}; name another with --memory, or begin one: "

@@ -155,6 +155,7 @@ def _add_calibrate(commands: Subparsers) -> None:
     memory_options(parser)
     scope_option(parser)
     namespaces_option(parser)
+    json_option(parser, "the calibration as JSON")
 
 
 def _add_evaluate(commands: Subparsers) -> None:

@@ -33,16 +33,22 @@ def write_file(path: str | Path, rows: Callable[[str], Iterable[tuple[Any, ...]]
     Args:
         path: the file.
         rows: gives the rows of each table, see `EditStore.rows`.
+
+    Raises:
+        StoreError: the path is taken, or cannot be written.
     """
-    with _new_file(Path(path)) as file, contextlib.closing(sqlite3.connect(file, isolation_level=None)) as target:
-        target.execute("PRAGMA journal_mode = WAL")
-        migrate(target)
-        target.execute("BEGIN")
-        for table, columns in TABLES.items():
-            target.execute(f"DELETE FROM {table}")
-            marks = ", ".join("?" * len(columns))
-            target.executemany(f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})", rows(table))
-        target.execute("COMMIT")
+    try:
+        with _new_file(Path(path)) as file, contextlib.closing(sqlite3.connect(file, isolation_level=None)) as target:
+            target.execute("PRAGMA journal_mode = WAL")
+            migrate(target)
+            target.execute("BEGIN")
+            for table, columns in TABLES.items():
+                target.execute(f"DELETE FROM {table}")
+                marks = ", ".join("?" * len(columns))
+                target.executemany(f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})", rows(table))
+            target.execute("COMMIT")
+    except sqlite3.Error as error:
+        raise StoreError(f"cannot write the backup {path}: {error}") from error
 
 
 @contextlib.contextmanager
@@ -52,7 +58,7 @@ def _new_file(path: Path) -> Iterator[Path]:
     Raises:
         StoreError: the path is taken, or cannot be written.
     """
-    unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    unfinished = path.parent / f".{path.name}.{uuid.uuid4().hex}"
     try:
         if path.exists():
             raise StoreError(f"{path} is there already; name another file for the backup, or remove that one")
@@ -65,7 +71,8 @@ def _new_file(path: Path) -> Iterator[Path]:
         raise StoreError(f"cannot write the backup {path}: {error}") from error
     finally:
         for ending in ("", "-journal", "-wal", "-shm"):
-            path.with_name(unfinished.name + ending).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # where nothing could be written
+                unfinished.with_name(unfinished.name + ending).unlink(missing_ok=True)
 
 
 def _flush(path: Path) -> None:

@@ -103,13 +103,13 @@ def check_names(names: Iterable[str], known: Iterable[str]) -> None:
             raise InvalidEditError(f"an edit has no field {name!r}; {hint}")
 
 
-def read_jsonl(path: str | Path) -> list[Edit]:
-    """The edits of a JSON-lines file; where `id` is missing, a new one is given.
+def read_jsonl(path: str | Path) -> dict[int, Edit]:
+    """The edits of a JSON-lines file by the numbers of their lines; where `id` is missing, a new one is given.
 
     Raises:
         InvalidEditError: a line is no edit; the message names file and line.
     """
-    edits = []
+    edits = {}
     try:
         text = Path(path).read_text(encoding="utf-8-sig")  # some editors begin a file with a mark
     except (OSError, UnicodeDecodeError) as error:
@@ -117,7 +117,7 @@ def read_jsonl(path: str | Path) -> list[Edit]:
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             try:
-                edits.append(_read_line(line))
+                edits[number] = _read_line(line)
             except (ValueError, RecursionError) as error:
                 raise InvalidEditError(f"{path}, line {number}: {error}; nothing was imported") from error
     return edits
@@ -127,7 +127,7 @@ def write_jsonl(path: str | Path, edits: Iterable[Edit]) -> int:
     """Writes edits a line each, the file whole or not at all; says how many."""
     path = Path(path)
     lines = [_write_line(edit) for edit in edits]
-    unfinished = path.with_name(f".{path.name}.{new_id()}")
+    unfinished = path.parent / f".{path.name}.{new_id()}"
     try:
         try:
             with unfinished.open("x", encoding="utf-8") as file:

@@ -96,8 +96,10 @@ class EditMemory:
 
     def close(self) -> None:
         """Finishes what is done in the background, and lets go of the store."""
-        self._view.close()
-        self.store.close()
+        try:
+            self._view.close()
+        finally:
+            self.store.close()
 
     # --- changing edits
 
@@ -129,8 +131,9 @@ class EditMemory:
 
         Raises:
             InvalidEditError: a field is not what it must be.
-            DuplicateEditError: another edit has this id.
-            StoreError: it could not be written, and nothing was changed.
+            DuplicateEditError: another edit has this id; or one with this prompt is in force, and would leave a gap
+                until the new one's `valid_from`.
+            StoreError: it could not be written, and nothing was changed unless the message says otherwise.
         """
         edit = Edit(
             id=new_id() if id is None else id,
@@ -176,12 +179,22 @@ class EditMemory:
         let_go(checked, planned, revisions)
         return added
 
-    def update(self, id: str, *, author: str | None = None, **changes: Any) -> Edit:
+    def update(
+        self,
+        id: str,
+        *,
+        author: str | None = None,
+        more_paraphrases: Sequence[str] = (),
+        more_negatives: Sequence[str] = (),
+        **changes: Any,
+    ) -> Edit:
         """Changes fields of an active edit; the old revision stays in its history.
 
         Args:
             id: the edit.
             author: who changes it.
+            more_paraphrases: what is added to those there are, also while others add to them.
+            more_negatives: likewise.
             changes: new values for `prompt`, `target`, `paraphrases`, `negatives`, `namespace`, `valid_from`,
                 `valid_until`, `override`, `source` or `metadata`.
 
@@ -190,14 +203,23 @@ class EditMemory:
         """
         check_names(changes, EDITABLE)
         check_author(author)
-        new = check_edit(replace(self._active(id), **changes))
+
+        def changed(edit: Edit) -> Edit:
+            edit = check_edit(replace(edit, **changes))
+            paraphrases = tuple(dict.fromkeys([*edit.paraphrases, *more_paraphrases]))
+            negatives = tuple(dict.fromkeys([*edit.negatives, *more_negatives]))
+            return check_edit(replace(edit, paraphrases=paraphrases, negatives=negatives))
+
+        new = changed(self._active(id))
 
         def decide() -> Edits:
             current = self._active(id)
-            new = check_edit(replace(current, **changes))
+            new = changed(current)
             other = self.store.holding([prompt_key(new)]).get(prompt_key(new), current)
             if other.id != id:
-                raise DuplicateEditError(f"edit {other.id!r} has this prompt already; retire it or update it instead")
+                raise DuplicateEditError(
+                    f"edit {other.id!r} has this prompt already; retire it or update it instead", id
+                )
             return [] if new == current else [replace(new, action="update", author=author)]
 
         return (self._changes.write(decide, new.texts) or [self.get(id)])[0]
@@ -315,8 +337,12 @@ class EditMemory:
     @giving_way()
     def import_(self, path: str | Path, *, author: str | None = None, progress: bool = False) -> Edits:
         """Adds the edits of a JSON-lines file as one change, all or none, as `add_many`; each says its outcome."""
-        edits = [replace(edit, author=author) for edit in read_jsonl(path)]
-        return self.add_many(edits, progress=progress)
+        lines = read_jsonl(path)
+        try:
+            return self.add_many([replace(edit, author=author) for edit in lines.values()], progress=progress)
+        except DuplicateEditError as error:
+            line = max(number for number, edit in lines.items() if edit.id == error.id)
+            raise DuplicateEditError(f"{path}, line {line}: {error}; nothing was imported", error.id) from error
 
     # --- keeping and forgetting
 
@@ -362,10 +388,11 @@ class EditMemory:
         self._view.refresh_for_query()
         return self._view.setting(name)
 
-    def set_setting(self, name: str, value: str) -> None:
-        """Keeps a value under a name; other processes see it at their next call."""
+    def set_settings(self, settings: Mapping[str, str]) -> None:
+        """Keeps values under names, all or none; other processes see them at their next call."""
         with self.store.transaction() as writer:
-            writer.put_setting(name, value)
+            for name, value in settings.items():
+                writer.put_setting(name, value)
 
     # --- what they share
 
@@ -376,7 +403,7 @@ class EditMemory:
 
     def _near(self, edit: Edit) -> Candidates:
         """The edits near to the prompt of an edit that was just written."""
-        [vector] = self.store.vectors([edit.prompt]).values()
+        [vector] = self._changes.vectors([edit.prompt]).values()
         return self._nearest(vector[None], _NEIGHBOURS, [edit.namespace])[0]
 
     def _newest(self, id: str) -> Edit:
@@ -393,5 +420,7 @@ class EditMemory:
         if edit.action == "erase":
             raise EditRetiredError(f"edit {id!r} was erased (revision {edit.revision}); add a new one")
         if not edit.active:
-            raise EditRetiredError(f"edit {id!r} was retired (revision {edit.revision}); add it again or undo that")
+            raise EditRetiredError(
+                f"edit {id!r} is not in force (revision {edit.revision}: {edit.action}); undo that, or add a new one"
+            )
         return edit

@@ -129,8 +129,15 @@ class SegmentIndex:
         return cls(index)
 
     def save(self, path: Path) -> None:
-        """Writes the index to one file, in FAISS's form with its length after it."""
-        faiss.write_index(self._index, str(path))
+        """Writes the index to one file, in FAISS's form with its length after it.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        try:
+            faiss.write_index(self._index, str(path))
+        except RuntimeError as error:  # as FAISS says it of a full disk
+            raise OSError(f"cannot write {path}: {error}") from error
         with path.open("ab") as file:
             file.write(_end(file.tell()))
 

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from semedit.errors import StoreError
+from semedit.errors import StoreError, StoreUnreachableError
 from semedit.memory.encoder import Encoder
 from semedit.memory.index import SegmentIndex
 from semedit.memory.segment import Segment
@@ -74,13 +74,14 @@ class Snapshot:
     def save(self, state: State) -> None:
         """Saves a state where that is due, unless another process has just done so or is about to.
 
-        What cannot be written, as to a full disk, is left: the next process then builds its index anew.
+        What cannot be written, as to a full disk or while the store's server is away, is left: the next process then
+        builds its index anew.
         """
         if not self.is_due(state):
             return
         # written or not, the next attempt is made when the log has moved on
         self._saved = (state.head.epoch, state.head.revision)
-        with contextlib.suppress(OSError), self._alone() as alone:
+        with contextlib.suppress(OSError, StoreUnreachableError), self._alone() as alone:
             if alone and not self._is_fresh(self._manifest(), state) and not self._is_erased_from(state):
                 self._write(state)
 

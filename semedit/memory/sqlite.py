@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import sqlite3
 import time
@@ -44,8 +45,8 @@ class SQLiteStore:
     """
 
     def __init__(self, path: str | Path | None = None) -> None:
-        # through Path, for an empty name would mean a file that vanishes
-        self.location = ":memory:" if path is None else str(Path(path))
+        # absolute, for connections are made later too, when the process may be in another folder
+        self.location = ":memory:" if path is None else os.path.abspath(path)
         in_memory = self.location == ":memory:"
         self._connections = Connections(self._open, self.location, single=in_memory)
         # what is in memory has one connection, which a writer may hold: readers are told what it last committed

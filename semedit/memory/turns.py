@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import os
 import sys
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,8 +15,9 @@ from typing import Any
 _TURN_SECONDS = 0.0005
 _ITEMS_AT_ONCE = 1_000
 
+_lock = threading.Lock()
 _inside: set[object] = set()
-_usual: list[tuple[float, tuple[int, int, int]]] = []  # turn and thresholds, once they are known
+_usual: list[tuple[float, tuple[int, int, int]]] = []  # turn and thresholds of the process, while some are inside
 
 
 @contextlib.contextmanager
@@ -23,21 +26,40 @@ def giving_way() -> Iterator[None]:
 
     A full one stops all threads, and takes longer the more edits are at hand, none of which is garbage.
     """
-    # no lock, which a fork could leave locked: at worst, turns are long for once
-    if not _usual:
-        _usual.append((sys.getswitchinterval(), gc.get_threshold()))
-    seconds, (young, middle, _) = _usual[0]
     mine = object()
-    _inside.add(mine)
-    sys.setswitchinterval(min(_TURN_SECONDS, seconds))
-    gc.set_threshold(young, middle, 1_000_000)
+    with _lock:
+        if not _inside:
+            _usual[:] = [(sys.getswitchinterval(), gc.get_threshold())]
+        _inside.add(mine)
+        seconds, (young, middle, _) = _usual[0]
+        sys.setswitchinterval(min(_TURN_SECONDS, seconds))
+        gc.set_threshold(young, middle, 1_000_000)
     try:
         yield
     finally:
-        _inside.discard(mine)
-        if not _inside:
-            sys.setswitchinterval(seconds)
-            gc.set_threshold(*_usual[0][1])
+        with _lock:
+            _inside.discard(mine)
+            if not _inside:
+                _as_usual()
+
+
+def _as_usual() -> None:
+    while _usual:
+        seconds, thresholds = _usual.pop()
+        sys.setswitchinterval(seconds)
+        gc.set_threshold(*thresholds)
+
+
+def _after_fork() -> None:
+    # the threads that were inside are not there any more, and one of them may have held the lock
+    global _lock
+    _lock = threading.Lock()
+    _inside.clear()
+    _as_usual()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def let_go(*lists: list[Any]) -> None:

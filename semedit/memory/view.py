@@ -110,10 +110,7 @@ class View:
 
     def setting(self, name: str) -> str | None:
         """The value that the store keeps under a name, or None."""
-        settings = self._settings
-        if name not in settings:
-            settings[name] = self._store.setting(name)
-        return settings[name]
+        return self._settings.get(name)
 
     def discard_saved(self, revision: int) -> None:
         """Deletes what was saved before a revision, by whatever process.
@@ -153,7 +150,8 @@ class View:
                 state = state.changed(portion, self._store.vectors, self._encoder.dim)
                 state = State(state.head, self._without_erased(merge_small(state.parts), portion))
             if head.settings != since.settings:
-                self._settings = {name: self._store.setting(name) for name in list(self._settings)}
+                names = [name for name, *_ in self._store.rows("settings")]
+                self._settings = {name: self._store.setting(name) for name in names}
         self.state = State(head, state.parts)
 
     def _all_edits(self) -> Iterator[list[Edit]]:

@@ -82,7 +82,9 @@ class Changes:
             return []
         if self._store.encoder() is None:
             writer.replace_vectors(self._encoder.fingerprint, [], np.zeros((0, self._encoder.dim), np.float32))
-        texts = list(vectors)
+        # an edit that was erased meanwhile may have had the others
+        needed = dict.fromkeys(text for edit in revisions if edit.active for text in edit.texts)
+        texts = [text for text in needed if text in vectors]
         for start in range(0, len(texts), _VECTORS_AT_ONCE):
             some = texts[start : start + _VECTORS_AT_ONCE]
             writer.put_vectors(some, np.stack([vectors[text] for text in some]))

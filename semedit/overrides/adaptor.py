@@ -136,10 +136,13 @@ class AdaptorOverride:
             for batch in self._batches(missing, starts):
                 lessons = [self._lesson(edit, starts.get(edit.id)) for edit in batch]
                 learned = learn(self.model, self.layer, lessons, self.config, self._pad)
-                self._keep(
-                    {contents[e.id]: save({"value": one.value.cpu()}) for e, one in zip(batch, learned, strict=True)}
-                )
                 outcome.update(zip((edit.id for edit in batch), learned, strict=True))
+                with self.memory.store.transaction() as writer:
+                    # what was erased meanwhile stays erased
+                    newest = self.memory.store.newest(edit.id for edit in batch)
+                    there = [e for e in batch if e.id not in newest or newest[e.id].action != "erase"]
+                    bodies = {contents[e.id]: save({"value": outcome[e.id].value.cpu()}) for e in there}
+                    writer.put_learned(self.fingerprint, bodies)
                 bar.update(len(batch))
         self._tell_of_failures(missing, outcome)
         return outcome
@@ -183,7 +186,8 @@ class AdaptorOverride:
         if missing:
             made = self.prompt_keys([as_prompt(self.tokenizer, text).text for text in missing], progress=progress)
             bodies = {names[text]: key.tobytes() for text, key in zip(missing, made, strict=True)}
-            self._keep(bodies)
+            with self.memory.store.transaction() as writer:
+                writer.put_learned(self.fingerprint, bodies)
             found |= bodies
         return np.stack([np.frombuffer(found[names[text]], np.float32) for text in texts])
 
@@ -254,10 +258,6 @@ class AdaptorOverride:
             if self.config.stop:
                 labels[-1] = labels[-1] + closing_token_ids(self.model.generation_config, self.tokenizer)
         return labels
-
-    def _keep(self, bodies: dict[str, bytes]) -> None:
-        with self.memory.store.transaction() as writer:
-            writer.put_learned(self.fingerprint, bodies)
 
     def _load(self, names: Iterable[str]) -> dict[str, Tensor]:
         return {name: load(body)["value"] for name, body in self.memory.store.learned(self.fingerprint, names).items()}

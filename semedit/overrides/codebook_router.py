@@ -33,7 +33,6 @@ class CodebookRouter:
     """
 
     threshold = 0.0
-    calibration = None
 
     def __init__(self, memory: EditMemory, override: AdaptorOverride) -> None:
         self.memory = memory

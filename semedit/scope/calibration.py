@@ -24,6 +24,7 @@ class Calibration:
         target: the false overrides per query that were asked for.
         edits: how many active edits there were.
         classifier: the fingerprint of the scope classifier.
+        namespaces: where edits were looked for.
         queries: how many queries of traffic were judged.
         overridden: on how many of them an edit reaches the threshold.
         positives: how many queries were given that an edit should answer.
@@ -35,6 +36,7 @@ class Calibration:
     target: float
     edits: int
     classifier: str
+    namespaces: tuple[str, ...]
     queries: int
     overridden: int
     positives: int
@@ -69,12 +71,13 @@ class Calibration:
     def from_json(cls, text: str) -> Calibration:
         """The calibration whose `to_json` is `text`."""
         fields = json.loads(text)
-        return cls(**{**fields, "time": datetime.fromisoformat(fields["time"])})
+        fields |= {"time": datetime.fromisoformat(fields["time"]), "namespaces": tuple(fields["namespaces"])}
+        return cls(**fields)
 
 
-def setting_of(classifier: str) -> str:
-    """The name under which a memory keeps the calibration of the classifier with that fingerprint."""
-    return f"calibration:{classifier}"
+def setting_of(classifier: str, encoder: str, namespace: str) -> str:
+    """The name under which a memory keeps the calibration of a namespace, by the fingerprints of what decides."""
+    return f"calibration:{classifier}:{encoder}:{namespace}"
 
 
 def choose_threshold(claims: Sequence[float], target: float, least: float) -> float:
