@@ -11,7 +11,7 @@ import pytest
 
 from semedit.errors import StoreError
 from semedit.memory import index as index_module
-from semedit.memory.index import SegmentIndex, VectorIndex
+from semedit.memory.index import SegmentIndex
 
 DIM = 16
 WIDTH = 128
@@ -216,83 +216,6 @@ def test_a_file_that_is_no_index_is_refused(approximate, vectors, tmp_path: Path
             SegmentIndex.open(tmp_path / "damaged")
     with pytest.raises(StoreError, match="missing"):
         SegmentIndex.open(tmp_path / "missing")
-
-
-def unit_vectors(rng: np.random.Generator, count: int) -> np.ndarray:
-    vectors = rng.standard_normal((count, DIM)).astype(np.float32)
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-
-
-def assert_same_search(index: VectorIndex, held: dict[int, np.ndarray], queries: np.ndarray, k: int, without=()):
-    """The index gives what sorting all inner products gives."""
-    numbers = np.array([number for number in held if number not in without])
-    similarities = queries @ np.stack([held[number] for number in numbers]).T  # (queries, numbers)
-    order = np.argsort(-similarities, axis=1)[:, :k]
-    got_similarities, got_numbers = index.search(queries, k, np.array(without, np.int64))
-    found = order.shape[1]
-    np.testing.assert_array_equal(got_numbers[:, :found], numbers[order])
-    np.testing.assert_allclose(
-        got_similarities[:, :found], np.take_along_axis(similarities, order, axis=1), rtol=0, atol=1e-6
-    )
-    assert (got_numbers[:, found:] == -1).all()
-
-
-@pytest.fixture
-def rng() -> np.random.Generator:
-    return np.random.default_rng(7)
-
-
-def filled(rng: np.random.Generator, count: int = 300) -> tuple[VectorIndex, dict[int, np.ndarray]]:
-    # numbers far apart and out of order, so that a place is not taken for a number
-    numbers = [int(number) for number in rng.permutation(count) * 1_000_003]
-    vectors = unit_vectors(rng, count)
-    index = VectorIndex(DIM)
-    index.add(numbers, vectors)
-    return index, dict(zip(numbers, vectors, strict=True))
-
-
-def test_search_equals_brute_force(rng: np.random.Generator):
-    index, held = filled(rng)
-    assert len(index) == 300
-    for k in (1, 7, 300):
-        assert_same_search(index, held, unit_vectors(rng, 20), k)
-
-
-def test_search_equals_brute_force_after_removals_and_additions(rng: np.random.Generator):
-    index, held = filled(rng)
-    queries = unit_vectors(rng, 20)
-    _, nearest = index.search(queries, 1)
-    gone = sorted(set(nearest[:, 0].tolist()))
-    index.remove(gone)
-    for number in gone:
-        del held[number]
-    assert len(index) == len(held) < 300
-    assert_same_search(index, held, queries, 10)
-    fresh = unit_vectors(rng, 50)
-    index.add(range(5, 55), fresh)
-    held.update(zip(range(5, 55), fresh, strict=True))
-    assert_same_search(index, held, queries, 10)
-
-
-def test_what_is_passed_over_takes_no_place(rng: np.random.Generator):
-    index, held = filled(rng, 60)
-    queries = unit_vectors(rng, 1)
-    _, nearest = index.search(queries, 50)
-    without = nearest[0].tolist()
-    assert_same_search(index, held, queries, 5, without)
-    assert_same_search(index, held, queries, 60, without)
-
-
-def test_an_index_gives_no_more_than_it_holds(rng: np.random.Generator):
-    index = VectorIndex(DIM)
-    similarities, numbers = index.search(unit_vectors(rng, 3), 5)
-    assert similarities.shape == numbers.shape == (3, 0)
-    vectors = unit_vectors(rng, 2)
-    index.add([8, 9], vectors)
-    assert index.search(vectors, 5)[1].tolist() == [[8, 9], [9, 8]]
-    index.remove([8, 9])
-    assert len(index) == 0
-    assert index.search(vectors, 5)[1].shape == (2, 0)
 
 
 def test_an_index_that_cannot_be_written_is_an_error_of_the_system(tmp_path):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+import faiss
 import numpy as np
 
 from facts import Fact
 from properties import Property
 from semedit.memory.encoder import Encoder
-from semedit.memory.index import VectorIndex
 
 _NEAREST = 8
 _NEAREST_PROPERTIES = 12
@@ -77,8 +78,8 @@ class Neighbours:
         self, texts: Sequence[str], queries: np.ndarray, vectors: np.ndarray, k: int
     ) -> dict[str, list[tuple[str, float]]]:
         """The k prompts nearest to each text that are not the text itself, nearest first, with their cosines."""
-        index = VectorIndex(vectors.shape[1])
-        index.add(range(len(vectors)), vectors)
+        index: Any = faiss.IndexFlatIP(vectors.shape[1])
+        index.add(vectors)
         cosines, numbers = index.search(queries, k + 1)
         return {
             text: [
