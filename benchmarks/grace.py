@@ -32,7 +32,7 @@ import os
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +64,9 @@ def main() -> None:
     """Runs the benchmark."""
     options = _options()
     options.out.mkdir(parents=True, exist_ok=True)
+    options.classifier = semedit.CrossEncoderScope().fingerprint
     files = {row: options.out / f"{row.replace(',', '').replace(' ', '_')}.json" for row in options.rows}
-    missing = [row for row, file in files.items() if not (file.exists() and _read(file, options))]
+    missing = [row for row, file in files.items() if not (file.exists() and _read(file, options, row))]
     missing.sort(key=lambda row: -methods()[row].views)  # those that take long first: none is left alone at the end
     os.environ["OMP_NUM_THREADS"] = "1"  # processes that share cores get in each other's way with more
     spawning = multiprocessing.get_context("spawn")
@@ -73,7 +74,7 @@ def main() -> None:
         measuring = [processes.submit(_measure, options, row, files[row], line) for line, row in enumerate(missing)]
     for one in measuring:
         one.result()
-    figures = [_read(file, options) for file in files.values()]
+    figures = [_read(file, options, row) for row, file in files.items()]
     run, results = figures[0]["run"], [result for one in figures for result in one["results"]]
     show(run, results)
     write_json(options.json, {"run": run, "results": results})
@@ -172,24 +173,29 @@ def _measure(options: argparse.Namespace, name: str, file: Path, line: int) -> N
         "chunk": CHUNK,
         **environment(),
     }
-    write_json(file, {"run": run, "options": _asked(options), "results": results})
+    write_json(file, {"run": run, "options": _asked(options, name), "results": results})
 
 
-def _read(file: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """The figures of a row, which must have been measured with the same options."""
+def _read(file: Path, options: argparse.Namespace, row: str) -> dict[str, Any]:
+    """The figures of a row, which must have been measured alike."""
     figures: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    if figures["options"] != _asked(options):
-        sys.exit(f"{file} was measured with {figures['options']}, not {_asked(options)}; give another --out")
+    asked = _asked(options, row)
+    differing = [name for name, value in figures["options"].items() if value != asked[name]]
+    if differing:
+        sys.exit(f"{file} was measured with another {', '.join(differing)}; give another --out, or delete it")
     return figures
 
 
-def _asked(options: argparse.Namespace) -> dict[str, Any]:
-    """The options that a row's figures depend on."""
+def _asked(options: argparse.Namespace, row: str) -> dict[str, Any]:
+    """What a row's figures depend on."""
     return {
+        "data": str(options.data.resolve()),
         "model": str(Path(options.model).resolve()),
         "layer": options.layer,
         "edits": sorted(set(options.edits)),
         "unrelated": options.unrelated,
+        "method": asdict(methods()[row]),
+        "classifier": options.classifier,
     }
 
 

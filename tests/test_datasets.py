@@ -75,7 +75,7 @@ def knowedit_example(id: str) -> Example:
             Probe("reliability", "The head of Acme is", ("Jane Doe",), ("Bob",)),
             Probe("generality", "Acme's head:", ("Jane Doe",), ("Bob",)),
             Probe("same_subject", "The town of Acme is", ("Ely",), detail="relation specificity"),
-            Probe("unrelated", "The head of Acme, which is not Jane Doe, is", ("Bob",), detail="forgetfulness"),
+            Probe("same_subject", "The head of Acme, which is not Jane Doe, is", ("Bob",), detail="forgetfulness"),
             Probe(
                 "portability",
                 "The birthplace of the head of Acme is",
@@ -279,6 +279,8 @@ OWN = {
     "paraphrases": ["Acme's boss?"],
     "negatives": ["Who founded Acme?"],
     "namespace": "tenant",
+    "valid_until": "2001-01-01T00:00:00+00:00",
+    "override": "verbatim",
     "source": "ticket 4711",
     "aliases": ["J. Doe"],
     "generality": ["Who is in charge at Acme?"],
@@ -295,7 +297,6 @@ OWN_EXAMPLE = Example(
             target="Jane Doe",
             paraphrases=("Acme's boss?",),
             negatives=("Who founded Acme?",),
-            namespace="tenant",
             source="ticket 4711",
         ),
     ),
@@ -448,7 +449,7 @@ def test_canonical_examples_with_a_subject(tmp_path: Path):
                     running=True,
                 ),
                 Probe("behaviour", "The castle is at", ("Zenda",), detail="hard negative", running=True),
-                Probe("behaviour", "The", ("capital of Arcadia",), detail="text", running=True),
+                Probe("behaviour", "The capital", ("of Arcadia",), detail="text", running=True),
             ),
         ),
         Example(
@@ -813,6 +814,20 @@ def test_the_first_of_two_edits_of_a_prompt_stands():
     assert left_out(first, fact("2", "Who runs Bolt?", "Bob")) == set()
 
 
+def test_of_the_first_ones_nothing_after_them_counts():
+    facts = [
+        fact("1", "Who runs Acme?", "Jane Doe", Probe("same_relation", "Who runs Bolt?"), subject="Acme"),
+        fact("2", "Who runs Acme?", "Bob"),
+        fact("3", "Who runs Cog?", "Bob"),
+        fact("4", "Bolt is run by", "Bob", subject="Bolt"),
+        fact("5", "Who runs Cog?", "Eve"),
+    ]
+    for limit, ids, count, probes in ((1, "1", 0, 2), (2, "13", 1, 2), (3, "134", 1, 1), (None, "134", 2, 1)):
+        kept, left = consistent(facts, limit)
+        assert ("".join(example.id for example in kept), left) == (ids, count)
+        assert len(kept[0].probes) == probes  # a neighbour that is edited later is asked until then
+
+
 def test_the_first_of_two_edits_of_a_fact_stands():
     first = fact("1", "Who runs Acme?", "Jane Doe", truth="Eve", subject="Acme")
     asked = "Who is the head of ACME?"
@@ -880,6 +895,35 @@ def test_a_subject_with_two_edited_facts_is_not_asked_for_others():
     again = fact("2", "Who is the head of Acme?", "jane doe", subject="Acme")
     assert probes_left(first, again) == ["Where is Acme?", "Who runs Bolt?"], "the same fact in other words"
     assert probes_left(first, fact("2", "Which town is Acme in?", "Ely", subject="Acme")) == ["Who runs Bolt?"]
+
+
+def test_a_question_over_a_hop_that_another_example_edits_is_not_asked():
+    hop = Probe("unrelated", "Which county is Ely in?", detail="unedited hop")
+    over = Probe("portability", "In which county was Jane born?", ("Cambridgeshire",), detail="2-hop")
+    first = fact("1", "Where was Jane born?", "Ely", hop, over)
+    assert probes_left(first) == [hop.prompt, over.prompt]
+    assert probes_left(first, fact("2", "Which county is Rye in?", "Kent")) == [hop.prompt, over.prompt]
+    assert probes_left(first, fact("2", "Which county is Ely in?", "Kent")) == []
+
+
+def test_a_text_begins_with_at_most_eight_of_its_words(tmp_path: Path):
+    for text, prompt in (
+        ("It rains", "It"),
+        (" ".join(map(str, range(30))), "0 1 2 3 4 5 6 7"),
+        ("One two  three\nfour five", "One two"),
+    ):
+        folder = tmp_path / prompt
+        folder.mkdir()
+        for role, record in (
+            ("", {"country": "Wales", "prefix": "Its capital is", "suffix": "Ely"}),
+            ("_eval", {"country": "Wales", "prefix": "Its seat is", "suffix": "Ely"}),
+            ("_hard_neg", {"prefix": "The castle is at", "suffix": "Zenda"}),
+            ("_unconditional", {"text": text}),
+        ):
+            (folder / f"country_capital{role}.jsonl").write_text(json.dumps(record))
+        [said] = [probe for example in read("canonical", folder) for probe in example.probes if probe.detail == "text"]
+        assert said.prompt == prompt
+        assert f"{said.prompt} {said.answers[0]}".split() == text.split()
 
 
 def test_a_question_that_another_example_edits_is_not_asked():

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
-from fakes import TableScope, WordEncoder, byte_tokenizer
+from fakes import TableScope, WordEncoder, byte_tokenizer, tiny_model
 
 import semedit
 from semedit.edits import Edit
 from semedit.errors import EvaluationError
 from semedit.evaluation import evaluate
+from semedit.evaluation.baselines import FineTuned, Unedited
 from semedit.evaluation.examples import Criterion, Example, Probe
+from semedit.evaluation.metrics import Mean
 from semedit.evaluation.plan import make_plan
 from semedit.evaluation.results import Evaluation
-from semedit.evaluation.subjects import Answering
+from semedit.evaluation.subjects import Answer, Answering, Edited
 
 PLACES = {"Malta": "Lagos", "Peru": "Turin", "Chad": "Oslo", "Fiji": "Quito"}
 UNRELATED = [Probe("unrelated", "What is the boiling point of water?"), Probe("unrelated", "Who wrote it?")]
@@ -226,13 +230,31 @@ def test_shuffling_the_targets_changes_no_routing_decision(models):
 
 
 def test_an_answer_is_as_long_as_the_model_makes_it_whatever_the_target(models):
-    lengths = []
+    answers = []
     for target in ("x", "x " * 40):
-        examples = [Example("a", (), (Probe("reliability", "Tell me a story.", (target,)),))]
-        [asked] = evaluate(edited_model(models), examples, edits=(1,)).rows[0].checkpoints[0].asked
-        lengths.append(len(asked.got))
+        # the edit is there, and has nothing to say to the question
+        examples = [replace(EXAMPLES[0], probes=(Probe("reliability", "Tell me a story.", (target,)),))]
+        rows = evaluate(edited_model(models, override="in_context"), examples, edits=(1,)).rows
+        [[asked], [of_base]] = [row.checkpoints[0].asked for row in reversed(rows)]
         assert asked.expected == (target,)
-    assert lengths[0] == lengths[1] > len("x")
+        assert asked.got == of_base.got
+        answers.append(asked.got)
+    assert answers[0] == answers[1] != ""
+    assert len(answers[0]) > len("x")
+
+
+def test_an_edited_answer_is_as_long_as_the_model_makes_it_whatever_is_expected(models):
+    answers = []
+    for expected in ("x", "x " * 40):
+        probes = (Probe("reliability", EXAMPLES[0].probes[0].prompt, (expected,)),)
+        examples = [replace(EXAMPLES[0], probes=probes)]
+        rows = evaluate(edited_model(models, override="in_context"), examples, edits=(1,)).rows
+        [asked] = rows[1].checkpoints[0].asked
+        assert asked.overridden
+        assert asked.got != rows[0].checkpoints[0].asked[0].got
+        answers.append(asked.got)
+    assert answers[0] == answers[1]
+    assert len(answers[0]) > len("x")
 
 
 def test_behaviours_are_judged_by_likelihood_and_not_generated(models):
@@ -322,6 +344,96 @@ def test_an_answer_ends_where_the_data_set_says():
         assert (whole.rates[name].hits, ended.rates[name].hits) == (0, 1), name
 
 
+class Timed:
+    """Takes a known time for everything, has known bytes and teacher-forced accuracies, and says nothing."""
+
+    note = ""
+
+    def __init__(self, clock: list[float], per_edit: float, per_answer: float) -> None:
+        self.clock = clock
+        self.per_edit, self.per_answer = per_edit, per_answer
+        self.made = 0
+
+    def apply(self, edits: Sequence[Edit]) -> None:
+        self.clock[0] += self.per_edit * len(edits)
+        self.made += len(edits)
+
+    def answer(self, prompts: Sequence[str]) -> list[Answer]:
+        self.clock[0] += self.per_answer * len(prompts)
+        return [Answer("") for _ in prompts]
+
+    def log_likelihood(self, prompts: Sequence[str], targets: Sequence[str], *, running: bool = False) -> None:
+        return None
+
+    def token_accuracy(self, prompts: Sequence[str], targets: Sequence[str]) -> list[float]:
+        return [(1 + place) / 8 for place, _ in enumerate(prompts)]
+
+    def bytes(self) -> int:
+        return 10 + 100 * self.made
+
+    def restore(self) -> None:
+        pass
+
+
+def test_costs_and_teacher_forced_accuracy_by_hand(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+    evaluation = evaluate(
+        Timed(clock, per_edit=3.0, per_answer=0.5), EXAMPLES, unedited=Timed(clock, 0.0, 0.2), edits=(1, 4)
+    )
+    before, after = ([c.means for c in row.checkpoints] for row in evaluation.rows)
+    for means, made, edits in ((after[0], 1, 1), (after[1], 3, 4)):
+        # of the edits since the checkpoint before; asking is no part of editing
+        assert (means["seconds_per_edit"].total, means["seconds_per_edit"].of) == (pytest.approx(3.0 * made), made)
+        answers = 4 * edits  # of each example, four are asked
+        assert means["seconds_per_answer"].of == answers
+        assert means["seconds_per_answer"].value == pytest.approx(0.5)
+        assert (means["overhead"].value, means["overhead"].of) == (pytest.approx(2.5), 1)
+        # of all edits so far
+        assert means["bytes_per_edit"] == Mean(10 + 100 * edits, edits)
+        for kind in ("reliability", "generality"):
+            expected = sum(range(1, edits + 1)) / 8
+            assert means[f"teacher_forced_{kind}"] == Mean(expected, edits)
+    assert before[1]["seconds_per_answer"].value == pytest.approx(0.2)
+    for absent in ("seconds_per_edit", "overhead", "bytes_per_edit"):
+        assert absent not in before[1]
+
+
+def test_what_is_not_asked_has_no_cost_and_no_accuracy():
+    nothing = [replace(EXAMPLES[0], probes=(Probe("portability", "Why?", ("so",)),))]
+    means = evaluate(Timed([0.0], 0, 0), nothing, unedited=unedited, edits=(1,)).rows[1].checkpoints[0].means
+    assert not {name for name in means if name.startswith("teacher_forced")}
+    assert "fluency" not in means
+
+
+def test_an_evaluation_in_which_the_other_answers_cannot_be_said_is_json(models):
+    asked = EXAMPLES[0].probes[0].prompt
+    probes = (
+        Probe("behaviour", asked, ("Fine",), ("Dull",), "sentiment", Criterion("margin", 0.0)),
+        Probe("behaviour", asked, ("Malta",), (), "hard negative", running=True),
+    )
+    evaluation = evaluate(edited_model(models), [replace(EXAMPLES[0], probes=probes)], edits=(1,))
+    assert figures(evaluation)["behaviour: hard negative"] == (0, 1)
+    means = evaluation.rows[1].checkpoints[0].means
+    assert means["behaviour: ConvSent's edit success"] == Mean(0.0, 1)
+    assert "behaviour: loss of hard negative" in evaluation.rows[0].checkpoints[0].means
+    assert "behaviour: loss of hard negative" not in means
+    assert Evaluation.from_json(evaluation.to_json()).to_json() == evaluation.to_json()
+
+
+def test_romes_scores_leave_out_what_is_of_another_sort(models):
+    neighbour = Probe("same_relation", "What is the capital of Italy?", ("Rome",), ("Lagos",))
+    probes = (
+        Probe("generality", EXAMPLES[0].probes[1].prompt, ("Lagos",), ("Valletta",)),
+        Probe("generality", "Is it Lagos?", ("Yes",), ("No",), "yes or no"),
+        neighbour,
+        replace(neighbour, prompt="Malta is Lagos. " + neighbour.prompt, detail="distracting"),
+    )
+    scored = figures(evaluate(edited_model(models), [replace(EXAMPLES[0], probes=probes)], edits=(1,)))
+    assert (scored["paraphrase"][1], scored["neighbourhood"][1]) == (1, 1)
+    assert (scored["generality"][1], scored["locality_same_relation"][1]) == (2, 2)
+
+
 # --- running it again
 
 
@@ -335,6 +447,58 @@ def test_one_seed_gives_one_json_and_another_seed_another(models):
 
 class Interrupted(KeyboardInterrupt):
     pass
+
+
+def methods(models) -> dict[str, Callable[[], object]]:
+    """What is edited, each made anew; beside word for word those that learn, or change weights."""
+    quick = semedit.AdaptorConfig(layer="model.layers.0.mlp.down_proj", steps=3, views=0, stop_at_loss=None)
+
+    def adaptor() -> Edited:
+        memory = semedit.EditMemory(encoder=WordEncoder())
+        override = semedit.AdaptorOverride(models["llama"], byte_tokenizer(chat=True), memory, quick)
+        model = semedit.wrap(
+            models["llama"],
+            byte_tokenizer(chat=True),
+            memory=memory,
+            scope=semedit.SimilarityScope(),
+            override=override,
+        )
+        return Edited(model, learn=override.learn, size=override.size)
+
+    return {
+        "verbatim": lambda: edited_model(models),
+        "adaptor": adaptor,
+        "fine_tuned": lambda: FineTuned(tiny_model("llama"), byte_tokenizer(chat=True), steps=2),
+    }
+
+
+@pytest.mark.parametrize("name", ["adaptor", "fine_tuned"])
+def test_two_runs_of_what_learns_give_one_json_and_so_does_one_that_was_interrupted(models, tmp_path, name):
+    made = methods(models)[name]
+    base = models["llama"] if name == "adaptor" else tiny_model("llama")
+
+    def run(subject: object, out: Path | None = None) -> Evaluation:
+        untouched = Unedited(base, byte_tokenizer(chat=True))
+        return evaluate(subject, EXAMPLES, unedited=untouched, edits=(1, 2, 4), unrelated=UNRELATED, out=out)
+
+    whole = run(made())
+    last = [asked.got for asked in whole.rows[1].checkpoints[-1].asked]
+    assert last != [asked.got for asked in whole.rows[0].checkpoints[-1].asked], "the edits change something"
+    assert run(made()).to_json() == whole.to_json()
+    interrupted = made()
+    asking, left = interrupted.answer, [4]  # an edit and a checkpoint, twice
+
+    def answer(prompts: Sequence[str]) -> list[Answer]:
+        if not left[0]:
+            raise Interrupted
+        left[0] -= 1
+        return asking(prompts)
+
+    interrupted.answer = answer
+    with pytest.raises(Interrupted):
+        run(interrupted, tmp_path)
+    assert len(list((tmp_path / "checkpoints").glob("edited-*.json"))) == 2
+    assert run(made(), tmp_path).to_json() == whole.to_json()
 
 
 @pytest.mark.parametrize("calls", [1, 2, 4, 7])
@@ -368,6 +532,26 @@ def test_a_folder_of_another_evaluation_is_refused(models, tmp_path):
     evaluate(edited_model(models), EXAMPLES, edits=(1,), out=tmp_path)
     with pytest.raises(EvaluationError, match="other settings"):
         evaluate(edited_model(models), EXAMPLES, edits=(2,), out=tmp_path)
+    reworded = [replace(EXAMPLES[0], probes=EXAMPLES[0].probes[:2]), *EXAMPLES[1:]]
+    for examples, changes in (
+        (reworded, {}),
+        (EXAMPLES, {"unrelated": UNRELATED}),
+        (EXAMPLES, {"setup": {"scope": "another"}}),
+    ):
+        with pytest.raises(EvaluationError, match="other settings"):
+            evaluate(edited_model(models), examples, edits=(1,), out=tmp_path, **changes)
+    evaluate(edited_model(models), EXAMPLES, edits=(1,), out=tmp_path)
+
+
+def test_the_unedited_row_is_kept_with_the_times_that_methods_were_compared_with(tmp_path, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+    for per_answer in (0.2, 7.0):
+        evaluation = evaluate(
+            Timed(clock, 1.0, 0.5), EXAMPLES, unedited=Timed(clock, 0, per_answer), edits=(4,), out=tmp_path
+        )
+        assert evaluation.rows[0].checkpoints[0].means["seconds_per_answer"].value == pytest.approx(0.2)
+        assert evaluation.rows[1].checkpoints[0].means["overhead"].value == pytest.approx(2.5)
 
 
 def test_the_unedited_model_is_asked_in_the_same_batches():

@@ -192,6 +192,9 @@ def test_rates_by_hand_in_the_order_of_display():
         ("locality_same_subject", Rate(3, 4)),
         ("locality_same_relation", Rate(0, 2)),
         ("false_override", Rate(4, 8)),
+        ("false_override_unrelated", Rate(1, 2)),
+        ("false_override_same_subject", Rate(1, 4)),
+        ("false_override_same_relation", Rate(2, 2)),
         ("edit_retention", Rate(1, 2)),
         ("test_retention", Rate(5, 6)),
         ("in_scope_success", Rate(2, 5)),
@@ -215,6 +218,7 @@ def test_each_rate_by_itself():
     assert metrics.portability_by_detail(RECORDS) == {"": Rate(1, 1), "alias": Rate(1, 1), "one-hop": Rate(2, 3)}
     assert metrics.locality(RECORDS, "same_subject") == by_name["locality_same_subject"]
     assert metrics.false_override(RECORDS) == by_name["false_override"]
+    assert metrics.false_override(RECORDS, "same_subject", "same_relation") == Rate(3, 6)
     assert metrics.edit_retention(RECORDS) == Rate(1, 2)
     assert metrics.test_retention(RECORDS) == Rate(5, 6)
     assert metrics.in_scope_success(RECORDS) == Rate(2, 5)
@@ -256,7 +260,10 @@ def test_a_false_override_is_none_that_an_edit_ought_to_answer():
     assert metrics.false_override([asked("reliability", True, overridden=True)]) == Rate(0, 0)
     assert metrics.false_override([asked("portability", True, overridden=True)]) == Rate(0, 0)
     said_the_same = asked("unrelated", True, overridden=True)
-    assert metrics.false_override([said_the_same]) == Rate(1, 1)
+    assert (
+        metrics.false_override([said_the_same]) == metrics.false_override([said_the_same], "unrelated") == Rate(1, 1)
+    )
+    assert metrics.false_override([said_the_same], "same_subject") == Rate(0, 0)
     assert metrics.locality([said_the_same], "unrelated") == Rate(1, 1)
 
 
@@ -298,6 +305,8 @@ def test_conversational_success_weighs_sentiment_by_topic():
 def test_conversational_success_bears_any_likelihood():
     assert metrics.conversational_success([-1.0], [-2000.0], [-1.0]).value == 1
     assert metrics.conversational_success([-2000.0], [-1.0], [-1.0]).value == 0
+    assert metrics.conversational_success([-inf, -inf], [-inf, -1.0], [-1.0, -1.0]) == Mean(0.0, 2)
+    assert metrics.conversational_success([-1.0], [-inf], [-1.0]) == Mean(1.0, 1)
     # right is e^-5 as likely as before: σ(1) · e^-5
     assert metrics.conversational_success([-6.0], [-7.0], [-1.0]).value == pytest.approx(exp(-5) / (1 + exp(-1)))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from semedit.evaluation.methods import make_subject
 from semedit.evaluation.names import ONE_LINE
 from semedit.evaluation.report import table, write_csv
 from semedit.evaluation.results import Evaluation
+from semedit.fingerprint import sampled_fingerprint
 from semedit.overrides.adaptor_config import AdaptorConfig
 
 
@@ -23,7 +25,12 @@ def run(args: argparse.Namespace) -> int:
     """Evaluates each method on the data set, prints the table, and writes what `--out` asks for."""
     if args.out is not None and find_spec("matplotlib") is None:
         raise EvaluationError("--out draws with matplotlib, which is not installed: pip install 'semedit[plots]'")
-    examples, left_out = consistent(read(args.dataset, args.data))
+    examples, left_out = consistent(read(args.dataset, args.data), args.limit)
+    if not any(example.edits for example in examples):
+        raise EvaluationError(
+            f"{args.data} has no edits to make, only behaviours to judge: every method would be the unedited model. "
+            "What was edited by other means is judged by semedit.evaluation.evaluate"
+        )
     pool = [] if args.unrelated is None else unrelated(args.unrelated)
     adaptor = AdaptorConfig() if args.adaptor_config is None else AdaptorConfig.from_file(args.adaptor_config)
     model, tokenizer = load_model(args.model)
@@ -35,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     }
     evaluation = evaluate(
         {name: subject for name, subject in subjects.items() if name != "none"},
-        examples[: args.limit],
+        examples,
         unedited=subjects["none"],
         edits=args.edits,
         order=args.order,
@@ -46,6 +53,14 @@ def run(args: argparse.Namespace) -> int:
         dataset=args.dataset,
         model=args.model or "the shipped model",
         left_out=left_out,
+        setup={
+            "model": sampled_fingerprint(model, ""),
+            "small_model": args.small_model,
+            "encoder": encoder.fingerprint,
+            "scope": scope.fingerprint,
+            "threshold": scope.threshold,
+            "adaptor": asdict(adaptor),
+        },
         out=args.out,
         progress=sys.stderr.isatty(),
     )

@@ -210,7 +210,10 @@ def _add_evaluate(commands: Subparsers) -> None:
     )
     parser.add_argument("--limit", type=count, metavar="N", help="use the first N examples")
     parser.add_argument(
-        "--sample", type=count, metavar="N", help="ask at most N questions of each kind at a checkpoint (default: all)"
+        "--sample",
+        type=count,
+        metavar="N",
+        help="ask at most N questions of each kind, and of each sort within a kind, at a checkpoint (default: all)",
     )
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="of the sample (default: %(default)s)")
     parser.add_argument(

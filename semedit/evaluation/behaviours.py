@@ -24,6 +24,7 @@ _CRITERIA = {
     "stereoset": Criterion("margin", 0.0),
     "verb_conjugation": Criterion("margin", math.log(16)),
 }
+_PROMPT_WORDS = 8
 # the field that says what a record of the tasks with edits is about
 _ABOUT = {"country_capital": "country", "company_ceo": "company", "temporal": "entity_string"}
 # what names a file's role, in this order: a hard negative's file may be called hard_neg_eval
@@ -71,7 +72,8 @@ def canonical(folder: Path) -> list[Example]:
     example for each canonical example, with the evaluations of its subject. Canonical examples that are no question
     with one right answer (pronouns, stereotypes, verbs) are behaviours of the first example.
 
-    A text's prompt is its first word: what comes first has no likelihood that every model defines. StereoSet weighs
+    A text's prompt is its first words, at most eight of them and at most half: what comes first has no likelihood that
+    every model defines, and a router decides on what comes first. StereoSet weighs
     the opposite of a stereotype against the stereotype, where the published experiments bound the latter's
     probability; its records whose completion does not belong to their beginning (12 of 1,053) are left out.
 
@@ -102,10 +104,12 @@ def canonical(folder: Path) -> list[Example]:
         probes[0].append(_running(record.text("prefix"), (record.text("suffix"),), (), "hard negative"))
     for record in records["text"]:
         # some of the files have GPT-2's mark of a beginning
-        first, *rest = record.text("text").removeprefix("<|endoftext|>").split(maxsplit=1)
-        if not rest:
+        text = record.text("text").removeprefix("<|endoftext|>").strip()
+        words = len(text.split())
+        if words < 2:
             raise record.error("text", "a text of several words")
-        probes[0].append(_running(first, tuple(rest), (), "text"))
+        rest = text.split(maxsplit=min(words // 2, _PROMPT_WORDS))[-1]
+        probes[0].append(_running(text[: -len(rest)].rstrip(), (rest,), (), "text"))
     return [replace(example, probes=tuple(some)) for example, some in zip(examples, probes, strict=True)]
 
 

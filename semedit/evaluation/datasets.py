@@ -13,6 +13,7 @@ from semedit.errors import DatasetError
 from semedit.evaluation import facts
 from semedit.evaluation.behaviours import canonical, convsent
 from semedit.evaluation.examples import Example, Probe
+from semedit.evaluation.facts import UNEDITED_HOP
 from semedit.evaluation.files import Record, read_csv, read_json, read_text
 from semedit.evaluation.names import DATASETS
 from semedit.memory.checks import check_edit
@@ -81,31 +82,43 @@ def unrelated(path: Path | str) -> list[Probe]:
     return [Probe("unrelated", line.strip()) for line in text.split("\n") if line.strip()]
 
 
-def consistent(examples: Sequence[Example]) -> tuple[list[Example], int]:
-    """The examples that can be edited together, and how many were left out.
+def consistent(examples: Sequence[Example], limit: int | None = None) -> tuple[list[Example], int]:
+    """The first `limit` examples that can be edited together (None: all), and how many were left out among them.
 
     An example is left out where an earlier one edits the same fact to another target: the same prompt, or the same
     subject and relation, as far as they are known, with the same true answer. Of the others, probes of what must not
     change are left out where an edit changes it: those whose prompt is an edit's, and those about the same subject or
-    relation whose prompt names the subject of an edit of another fact.
+    relation whose prompt names the subject of an edit of another fact; and questions over several hops of which
+    another example edits one.
     """
     known: dict[tuple[str, ...], Edit] = {}
-    kept = []
+    kept: list[Example] = []
+    left_out = 0
     for example in examples:
+        if len(kept) == limit:
+            break
         stated = [(key, edit) for edit in example.edits for key in _fact(example, edit)]
         if all(known.get(key, edit).same_target(edit) for key, edit in stated):
             known |= dict(stated)
             kept.append(example)
+        else:
+            left_out += 1
     targets: dict[str, set[str]] = defaultdict(set)
     for example in kept:
         if example.subject is not None:
             targets[_words(example.subject)] |= {edit.target.casefold() for edit in example.edits}
     longest = max((name.count(" ") + 1 for name in targets), default=0)
 
-    def unchanged(example: Example, probe: Probe) -> bool:
+    def is_edited(probe: Probe) -> bool:
+        return ("prompt", _prompt(probe.prompt)) in known
+
+    def stands(example: Example, probe: Probe) -> bool:
+        if probe.kind == "portability":
+            # over several hops, of which another example may edit one
+            return not any(is_edited(hop) for hop in example.probes if hop.detail == UNEDITED_HOP)
         if probe.kind not in ("unrelated", "same_subject", "same_relation"):
             return True
-        if ("prompt", _prompt(probe.prompt)) in known:
+        if is_edited(probe):
             return False
         subject = _words(example.subject or "")
         return probe.kind == "unrelated" or all(
@@ -113,9 +126,8 @@ def consistent(examples: Sequence[Example]) -> tuple[list[Example], int]:
         )
 
     return [
-        replace(example, probes=tuple(probe for probe in example.probes if unchanged(example, probe)))
-        for example in kept
-    ], len(examples) - len(kept)
+        replace(example, probes=tuple(probe for probe in example.probes if stands(example, probe))) for example in kept
+    ], left_out
 
 
 def _fact(example: Example, edit: Edit) -> Iterator[tuple[str, ...]]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -39,6 +42,7 @@ def evaluate(
     dataset: str = "examples",
     model: str = "model",
     left_out: int = 0,
+    setup: Mapping[str, object] | None = None,
     out: str | Path | None = None,
     progress: bool = False,
 ) -> Evaluation:
@@ -62,6 +66,8 @@ def evaluate(
         dataset: what the examples are called in the report.
         model: what the base is called there.
         left_out: how many examples of the data set are not among these; it is reported.
+        setup: what else the figures depend on, such as the scope classifier, for JSON; with another, nothing that is
+            kept in `out` is taken.
         out: a folder for what is finished, from which an interrupted evaluation goes on; None keeps nothing.
         progress: whether to show a bar.
 
@@ -75,9 +81,8 @@ def evaluate(
     named = {name: _subject(one) for name, one in _by_name(models).items()}
     steps = make_plan(examples, edits, unrelated, sample, seed)
     reference, without_edits = _reference(unedited, models)
-    settings = {"dataset": dataset, "model": model, "order": order, "sample": sample, "seed": seed}
-    settings["stop"] = stop
-    kept = Progress(out, settings | {"steps": [[step.edits, *(e.id for e in step.examples)] for step in steps]})
+    settings = {"dataset": dataset, "model": model, "order": order, "sample": sample, "seed": seed, "stop": stop}
+    kept = Progress(out, settings | {"setup": dict(setup or {}), "steps": _digest(steps)})
     total = (1 + len(named)) * sum(len(step.questions) for step in steps)
     with tqdm(total=total, disable=not progress, unit="question", desc="unedited") as bar:
         before: list[Said] = []
@@ -85,8 +90,7 @@ def evaluate(
             for step in steps:
                 before.append(Said(reference, step.questions, stop))
                 bar.update(len(step.questions))
-            checkpoints = [_measured(step, said, said) for step, said in zip(steps, before, strict=True)]
-        rows = [Row("unedited", "", tuple(checkpoints))]
+            rows = [_unedited(list(zip(steps, before, strict=True)), kept)]
         for name, subject in named.items():
             bar.set_description(name)
             try:
@@ -94,6 +98,18 @@ def evaluate(
             finally:
                 subject.restore()
     return Evaluation(dataset, model, order, seed, sample, left_out, tuple(rows))
+
+
+def _unedited(steps: Sequence[tuple[Step, Said]], kept: Progress) -> Row:
+    """The unedited model; where an earlier run finished it, as it was then, for its times belong to the methods'."""
+    checkpoints = []
+    for step, said in steps:
+        done = kept.read("unedited", step.edits)
+        checkpoint = _measured(step, said, said) if done is None else done[1]
+        if done is None:
+            kept.write("unedited", checkpoint, "")
+        checkpoints.append(checkpoint)
+    return Row("unedited", "", tuple(checkpoints))
 
 
 def _row(
@@ -196,6 +212,12 @@ def _reference(
             f"a {type(model).__name__} cannot put its edits out of force: pass `unedited`, what answers without them"
         )
     return _subject(model), model.edits.disabled()
+
+
+def _digest(steps: Sequence[Step]) -> str:
+    """What tells these edits and questions from others."""
+    text = json.dumps([asdict(step) for step in steps], default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _by_name(models: Evaluated | Mapping[str, Evaluated]) -> Mapping[str, Evaluated]:

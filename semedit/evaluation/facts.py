@@ -7,16 +7,19 @@ name are ignored.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from semedit.edits import Edit
 from semedit.evaluation.examples import Example, Kind, Probe
 from semedit.evaluation.files import Record
-from semedit.memory.checks import EDITABLE
+from semedit.memory.checks import EDITABLE, check_edit
 from semedit.memory.store import edit_of
 
+UNEDITED_HOP = "unedited hop"
 # what KnowEdit's locality probes ask; of the other kinds nothing is known
 _LOCALITY: dict[str, Kind] = {
     "Relation_Specificity": "same_subject",
+    "Forgetfulness": "same_subject",  # names the subject and the relation, and asks for another object
     "neighborhood": "same_relation",
     "distracting": "same_relation",
 }
@@ -93,7 +96,7 @@ def mquake(record: Record, number: int) -> Example:
         probes.append(Probe("reliability", prompt, answers, old))
         probes += [Probe("generality", text, answers, old) for text in rephrased]
     probes += [
-        Probe("unrelated", hop.text("question"), _answers(hop, "answer"), detail="unedited hop")
+        Probe("unrelated", hop.text("question"), _answers(hop, "answer"), detail=UNEDITED_HOP)
         for hop in hops
         if asked.isdisjoint((*hop.texts("question"), *hop.texts("cloze")))
     ]
@@ -154,15 +157,17 @@ def wikifactdiff(record: Record, number: int) -> Example:
 
 
 def jsonl(record: Record, number: int) -> Example:
-    """An edit as `semedit edit export` writes it, with probes of one's own.
+    """An edit as `semedit edit export` writes it, with probes of one's own; always in force, and in one namespace.
 
     Beside the fields of the edit: `aliases` of its target, the questions `generality` and `locality`, and
-    `portability`, a list of objects with `prompt` and `answers`. An edit without an id is given one.
+    `portability`, a list of objects with `prompt` and `answers`. An edit without an id is given one. Who answers is
+    what is evaluated, so that an `override` of its own is left aside.
     """
     fields = {name: record.fields[name] for name in ("id", *EDITABLE) if name in record.fields}
     fields |= {name: record.text(name) for name in ("prompt", "target")}
     fields |= {name: record.texts(name) for name in ("paraphrases", "negatives")}
     edit = edit_of({"id": f"jsonl-{number}", **fields})
+    edit = replace(check_edit(edit), namespace="default", valid_from=None, valid_until=None, override=None)
     answers = _unique(edit.target, *record.texts("aliases"))
     probes = [
         Probe("reliability", edit.prompt, answers),

@@ -118,7 +118,9 @@ def _compared(probes: Sequence[Probe], subject: Subject) -> dict[str, Rate]:
         ("paraphrase", "generality", metrics.paraphrase),
         ("neighbourhood", "same_relation", metrics.neighbourhood),
     ):
-        some = [probe for probe in probes if probe.kind == kind and probe.answers and probe.alternatives]
+        # a detail says that a probe is of another sort: after a distracting sentence, yes or no, a choice
+        of_kind = [probe for probe in probes if probe.kind == kind and not probe.detail]
+        some = [probe for probe in of_kind if probe.answers and probe.alternatives]
         prompts = [probe.prompt for probe in some]
         right = subject.log_likelihood(prompts, [probe.answers[0] for probe in some]) if some else None
         other = subject.log_likelihood(prompts, [probe.alternatives[0] for probe in some]) if some else None
@@ -140,18 +142,21 @@ def _behaviours(
     probes: Sequence[Probe], said: Mapping[Probe, Likelihoods], unedited: Mapping[Probe, Likelihoods]
 ) -> tuple[dict[str, Rate], dict[str, Mean]]:
     """The loss on each kind of text that must not change, success where that is bounded, and ConvSent's."""
-    losses, bounded = {}, True
-    for detail in dict.fromkeys(probe.detail for probe in probes if probe.criterion is None):
+    losses: dict[str, Mean] = {}
+    details = dict.fromkeys(probe.detail for probe in probes if probe.criterion is None)
+    bounded = bool(details)
+    for detail in details:
         some = [probe for probe in probes if probe.criterion is None and probe.detail == detail]
         loss, before = (_loss([of[probe][0][0] for probe in some]) for of in (said, unedited))
-        losses[f"behaviour: loss of {detail}"] = loss
+        if math.isfinite(loss.total):  # word for word, nothing but a target is possible
+            losses[f"behaviour: loss of {detail}"] = loss
         if detail == "text":
             bounded = metrics.bounded_success(Rate(0, 1), _value(loss), _value(before), BOUNDED_LOSS) is not None
     rates = {}
     for detail in dict.fromkeys(probe.detail for probe in probes if probe.criterion is not None and probe.running):
         some = [probe for probe in probes if probe.criterion is not None and probe.detail == detail]
         hits = sum(_meets(probe, said[probe], unedited[probe]) for probe in some)
-        if bounded and losses:
+        if bounded:
             rates[f"behaviour: {detail}, text's loss up by at most {BOUNDED_LOSS:.1%}"] = Rate(hits, len(some))
     spoken = [probe for probe in probes if probe.criterion is not None and not probe.running]
     if spoken:

@@ -144,6 +144,7 @@ def rates(asked: Sequence[Asked]) -> dict[str, Rate]:
         **{f"portability: {detail}": rate for detail, rate in portability_by_detail(asked).items() if detail},
         **{f"locality_{kind}": locality(asked, kind) for kind in UNCHANGING},
         "false_override": false_override(asked),
+        **{f"false_override_{kind}": false_override(asked, kind) for kind in UNCHANGING},
         "edit_retention": edit_retention(asked),
         "test_retention": test_retention(asked),
         "in_scope_success": in_scope_success(asked),
@@ -195,13 +196,14 @@ def locality(asked: Iterable[Asked], kind: Unchanging) -> Rate:
     return _right(asked, kind)
 
 
-def false_override(asked: Iterable[Asked]) -> Rate:
+def false_override(asked: Iterable[Asked], *kinds: Unchanging) -> Rate:
     """Of the questions that no edit must change, those that an edit answered.
 
-    Over `"unrelated"`, `"same_subject"` and `"same_relation"`, where there is a router. It is stricter than 1 -
-    `locality`: an override can say what the model would have said. Trap: it grows with the number of edits.
+    Over these kinds, or else over `"unrelated"`, `"same_subject"` and `"same_relation"`, where there is a router. It
+    is stricter than 1 - `locality`: an override can say what the model would have said. Trap: it grows with the
+    number of edits, and pooled, it hangs on how many questions of each kind are asked.
     """
-    routed = [one for one in asked if one.kind in UNCHANGING and one.overridden is not None]
+    routed = [one for one in asked if one.kind in (kinds or UNCHANGING) and one.overridden is not None]
     return Rate(sum(one.overridden is True for one in routed), len(routed))
 
 
@@ -304,18 +306,21 @@ def rome_score(on_prompts: Rate, on_paraphrases: Rate, on_neighbours: Rate) -> f
 
 
 def conversational_success(right: Sequence[float], wrong: Sequence[float], right_before: Sequence[float]) -> Mean:
-    """SERAC's ES on ConvSent, over edits: is the right sentiment the likelier, and the topic kept?
+    """SERAC's ES on ConvSent, over the questions of edits: is the right sentiment the likelier, and the topic kept?
 
     The mean of σ(right - wrong) · min(1, exp(right - right_before)), from 0 to 1.
 
     Args:
-        right: of each edit, the mean log likelihood per token of replies of the edit's sentiment, after it, in nats.
+        right: of each question, the mean log likelihood per token of replies of the edit's sentiment, after the edit,
+            in nats; -inf where none of them can be said, which scores 0.
         wrong: that of replies of the other sentiment.
         right_before: that of the former, before the edit.
 
     Trap: an edit that changes nothing scores σ(right - wrong), about a half where the model has no opinion.
     """
-    likelier = [(1 + math.tanh((r - w) / 2)) / 2 for r, w in zip(right, wrong, strict=True)]  # σ(r - w)
+    likelier = [
+        (1 + math.tanh((r - w) / 2)) / 2 if math.isfinite(r) else 0.0 for r, w in zip(right, wrong, strict=True)
+    ]  # σ(r - w)
     kept = [math.exp(min(0.0, r - before)) for r, before in zip(right, right_before, strict=True)]
     scores = [sentiment * topic for sentiment, topic in zip(likelier, kept, strict=True)]
     return Mean(math.fsum(scores), len(scores))

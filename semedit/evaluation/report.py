@@ -22,7 +22,11 @@ _GROUPS = (
     ("Answers that should change", ("reliability", "generality", "portability")),
     (
         "Answers that must not change",
-        ("locality_unrelated", "locality_same_subject", "locality_same_relation", "false_override"),
+        (
+            *("locality_unrelated", "locality_same_subject", "locality_same_relation"),
+            *("false_override_unrelated", "false_override_same_subject", "false_override_same_relation"),
+            "false_override",
+        ),
     ),
     ("As edits pile up", ("edit_success", "edit_retention", "test_retention", "in_scope_success", "drawdown")),
     ("Likelihoods compared (not generated)", ("efficacy", "paraphrase", "neighbourhood", "rome_score")),

@@ -106,7 +106,7 @@ class Evaluation:
         for row in fields["rows"]:
             for checkpoint in row["checkpoints"]:
                 checkpoint["means"] = {n: mean for n, mean in checkpoint["means"].items() if n not in TIMES}
-        return json.dumps(fields, ensure_ascii=False)
+        return json.dumps(fields, ensure_ascii=False, allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str) -> Evaluation:
