@@ -74,6 +74,28 @@ def test_every_method_runs(options, capsys, method):
     assert (method in printed) == (method != "none")
 
 
+def test_a_data_set_without_edits_is_refused(options, tmp_path, capsys):
+    folder = tmp_path / "verbs"
+    folder.mkdir()
+    verb = {"prefix": "The officers", "suffix1": "beat", "suffix2": "beats"}
+    for role, record in (
+        *(("", verb), ("_eval", verb)),
+        ("_hard_neg", {"prefix": "The castle is at", "suffix": "Zenda"}),
+        ("_unconditional", {"text": "It rains again"}),
+    ):
+        (folder / f"verb_conjugation{role}.jsonl").write_text(json.dumps(record))
+    assert main([*options, "--dataset", "canonical", "--data", "verbs"]) == 1
+    assert "verbs has no edits to make, only behaviours to judge" in capsys.readouterr().err
+
+
+def test_an_exported_edit_of_a_namespace_or_out_of_force_is_evaluated_as_one_in_force(options, tmp_path, capsys):
+    past = "2001-01-01T00:00:00+00:00"
+    edits = [example | {"namespace": "shop", "valid_until": past} for example in EXAMPLES]
+    (tmp_path / "edits.jsonl").write_text("".join(json.dumps(edit) + "\n" for edit in edits))
+    assert main([*options, "--method", "verbatim", "--edits", "2"]) == 0
+    assert "100.00% 2/2" in capsys.readouterr().out
+
+
 def test_an_adaptor_takes_its_settings_from_a_file(options, tmp_path, capsys):
     (tmp_path / "grace.yaml").write_text("steps: 2\nviews: 0\n")
     assert main([*options, "--method", "adaptor", "--adaptor-config", "grace.yaml", "--limit", "1"]) == 0
