@@ -115,11 +115,18 @@ def test_a_counterfactual_model_with_another_tokenizer_is_bridged_by_text(kind):
     assert small_tokenizer(answer)["input_ids"] != tokenizer(answer)["input_ids"]
 
 
-def test_penalties_count_what_a_counterfactual_model_writes_alone():
-    base, small, tokenizer = tiny_model("llama"), tiny_model("gpt2", seed=3), byte_tokenizer()
+def answered_by(small):
+    """An edited model in whose place another answers, with the same tokenizer."""
+    base, tokenizer = tiny_model("llama"), byte_tokenizer()
     override = semedit.CounterfactualOverride(base, tokenizer, small, tokenizer)
     model = semedit.wrap(base, tokenizer, encoder=WordEncoder(), scope=semedit.SimilarityScope(), override=override)
     model.edits.add("Who runs Acme?", "Jane Doe")
+    return model
+
+
+def test_penalties_count_what_a_counterfactual_model_writes_alone():
+    small, tokenizer = tiny_model("gpt2", seed=3), byte_tokenizer()
+    model = answered_by(small)
     inputs = tokenizer(["Who runs Acme?"], return_tensors="pt")
     read = tokenizer(["Who runs Acme? Jane Doe Who runs Acme?"], return_tensors="pt")
     options = {"max_new_tokens": 60, "do_sample": False}
@@ -136,10 +143,8 @@ def test_penalties_count_what_a_counterfactual_model_writes_alone():
 
 
 def test_what_the_call_leaves_open_is_not_filled_from_the_counterfactual_models_defaults():
-    base, small, tokenizer = tiny_model("llama"), tiny_model("gpt2", seed=3), byte_tokenizer()
-    override = semedit.CounterfactualOverride(base, tokenizer, small, tokenizer)
-    model = semedit.wrap(base, tokenizer, encoder=WordEncoder(), scope=semedit.SimilarityScope(), override=override)
-    model.edits.add("Who runs Acme?", "Jane Doe")
+    small, tokenizer = tiny_model("gpt2", seed=3), byte_tokenizer()
+    model = answered_by(small)
     inputs = tokenizer(["Who runs Acme?"], return_tensors="pt")
     expected = model.generate(**inputs, max_new_tokens=9).tolist()
     own = small.generate(**inputs, max_new_tokens=9).tolist()
@@ -149,11 +154,8 @@ def test_what_the_call_leaves_open_is_not_filled_from_the_counterfactual_models_
 
 
 def test_a_counterfactual_model_ends_as_it_ends_itself():
-    base, tokenizer = tiny_model("llama"), byte_tokenizer()
-    small = tiny_model("t5", seed=6)
-    override = semedit.CounterfactualOverride(base, tokenizer, small, byte_tokenizer())
-    model = semedit.wrap(base, tokenizer, encoder=WordEncoder(), scope=semedit.SimilarityScope(), override=override)
-    model.edits.add("Who runs Acme?", "Jane Doe")
+    small, tokenizer = tiny_model("t5", seed=6), byte_tokenizer()
+    model = answered_by(small)
     inputs = tokenizer(["Who runs Acme?"], return_tensors="pt")
 
     def answer():

@@ -6,6 +6,8 @@ import gc
 import os
 import sys
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -43,8 +45,9 @@ def test_an_error_inside_leaves_the_interpreter_as_it_was():
     assert settings() == before
 
 
-def test_threads_that_overlap_leave_the_interpreter_as_it_was():
-    before = settings()
+@contextmanager
+def thread_inside() -> Iterator[Callable[[], None]]:
+    """Another thread is giving way; what is yielded ends it."""
     inside, go_on = threading.Event(), threading.Event()
 
     def work() -> None:
@@ -52,13 +55,27 @@ def test_threads_that_overlap_leave_the_interpreter_as_it_was():
             inside.set()
             go_on.wait(20)
 
+    def end() -> None:
+        go_on.set()
+        thread.join()
+
     thread = threading.Thread(target=work)
-    with giving_way():
-        thread.start()
-        assert inside.wait(20)
-    assert settings() != before, "another thread is still inside"
-    go_on.set()
-    thread.join()
+    thread.start()
+    assert inside.wait(20)
+    yield end
+    end()
+
+
+def test_threads_that_overlap_leave_the_interpreter_as_it_was():
+    before = settings()
+    with giving_way(), thread_inside() as end:
+        end()
+        assert settings() != before, "this thread is still inside"
+    assert settings() == before
+    with thread_inside():
+        with giving_way():
+            pass
+        assert settings() != before, "another thread is still inside"
     assert settings() == before
 
 
@@ -79,25 +96,14 @@ def test_what_an_application_sets_afterwards_is_what_it_is_left_with():
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_a_child_forked_while_a_thread_is_inside_is_as_usual():
     before = settings()
-    inside, go_on = threading.Event(), threading.Event()
-
-    def work() -> None:
-        with giving_way():
-            inside.set()
-            go_on.wait(20)
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    assert inside.wait(20)
-    assert settings() != before
-    child = os.fork()
-    if child == 0:
-        usual = settings() == before
-        with giving_way():
-            usual &= settings() != before
-        os._exit(0 if usual and settings() == before else 1)
-    go_on.set()
-    thread.join()
+    with thread_inside():
+        assert settings() != before
+        child = os.fork()
+        if child == 0:
+            usual = settings() == before
+            with giving_way():
+                usual &= settings() != before
+            os._exit(0 if usual and settings() == before else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
