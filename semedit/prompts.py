@@ -123,7 +123,8 @@ def running_prompt(tokenizer: PreTrainedTokenizerBase, text: str) -> Prompt:
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     if not {*ids[:1], *ids[-1:]} & set(tokenizer.all_special_ids):
         ids = tokenizer(text)["input_ids"]
-    return _running(tokenizer, ids or [tokenizer.bos_token_id or tokenizer.eos_token_id])
+    beginning = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
+    return _running(tokenizer, ids or [beginning])
 
 
 def as_prompt(tokenizer: PreTrainedTokenizerBase, question: str) -> Prompt:
