@@ -4,8 +4,9 @@
     python benchmarks/grace.py --data DATA/dev --out out/grace-t5 --model PATH --jobs 4
     python benchmarks/grace.py --data DATA/dev --out out/some --edits 1 10 --rows published "repaired, scope routing"
 
-Each row is measured in a process of its own, on one thread, --jobs at a time, and kept in the folder of --out: a run
-that was interrupted goes on with the rows that are missing, and one that is finished shows its table again.
+Rows that learn the same values are measured one after another, and the others beside them, --jobs at a time, each on
+one thread. Each is kept in the folder of --out: a run that was interrupted goes on with the rows that are missing, and
+one that is finished shows its table again.
 
 The first facts of zsRE are edited one after another, in chunks that end at each number of --edits. All is judged in
 answers that are generated greedily to their natural stop, each question asked as the model is asked it, by exact match
@@ -19,7 +20,7 @@ of edits it prints
   routed           the share of the rephrases that the router gives to their edit, or to one with the same target
   unrelated        NQ-open questions whose answer is token for token that of the unedited model (GRACE's TRR)
   keys             entries of the codebook, per edit
-  seconds          to add and learn, per edit, on one thread
+  seconds          to add and learn, per edit, on one thread; of values that another row learned, as long as it took
   bytes            of the learned value, and of the key where the codebook decides, per edit
 """
 
@@ -67,11 +68,16 @@ def main() -> None:
     options.classifier = semedit.CrossEncoderScope().fingerprint
     files = {row: options.out / f"{row.replace(',', '').replace(' ', '_')}.json" for row in options.rows}
     missing = [row for row, file in files.items() if not (file.exists() and _read(file, options, row))]
-    missing.sort(key=lambda row: -methods()[row].views)  # those that take long first: none is left alone at the end
+    groups = _learning_alike(missing)
+    # those that take long first, so that none is left alone at the end
+    groups.sort(key=lambda rows: (-methods()[rows[0]].views, -len(rows)))
     os.environ["OMP_NUM_THREADS"] = "1"  # processes that share cores get in each other's way with more
     spawning = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(options.jobs, spawning, tqdm.set_lock, (spawning.RLock(),)) as processes:
-        measuring = [processes.submit(_measure, options, row, files[row], line) for line, row in enumerate(missing)]
+        measuring = [
+            processes.submit(_measure, options, {row: files[row] for row in rows}, line)
+            for line, rows in enumerate(groups)
+        ]
     for one in measuring:
         one.result()
     figures = [_read(file, options, row) for row, file in files.items()]
@@ -143,8 +149,16 @@ def show(run: dict[str, Any], results: Sequence[dict[str, Any]]) -> None:
     print(f"unrelated: {run['unrelated']:,} NQ-open questions; keys, seconds and bytes are for each edit")
 
 
-def _measure(options: argparse.Namespace, name: str, file: Path, line: int) -> None:
-    """Measures one row and writes its file, with a bar on a line of its own."""
+def _learning_alike(rows: Sequence[str]) -> list[list[str]]:
+    """The rows, those together that learn the same values and differ in where they use them."""
+    groups: dict[str, list[str]] = {}
+    for row in rows:
+        groups.setdefault(json.dumps(methods()[row].of_values()), []).append(row)
+    return list(groups.values())
+
+
+def _measure(options: argparse.Namespace, files: dict[str, Path], line: int) -> None:
+    """Measures rows that learn alike and writes the file of each, with a bar on a line of its own."""
     checkpoints = sorted(set(options.edits))
     records = distinct_facts(options.data / "ZsRE-test-all.json")[: checkpoints[-1]]
     if len(records) < checkpoints[-1]:
@@ -162,9 +176,6 @@ def _measure(options: argparse.Namespace, name: str, file: Path, line: int) -> N
     encoder, scope = SentenceEncoder(), semedit.CrossEncoderScope()
     encoder.encode([asked.edits[0].prompt])  # warms up
     layer = options.layer or first_layer(base)
-    subject = Subject(base, tokenizer, methods(layer, embedding_path(base))[name], encoder, scope)
-    with tqdm(total=checkpoints[-1], desc=name, position=line) as bar:
-        results = [{"method": name, **figures} for figures in measure(subject, asked, checkpoints, bar)]
     run = {
         "benchmark": "grace",
         "model": Path(options.model).resolve().name,
@@ -173,7 +184,12 @@ def _measure(options: argparse.Namespace, name: str, file: Path, line: int) -> N
         "chunk": CHUNK,
         **environment(),
     }
-    write_json(file, {"run": run, "options": _asked(options, name), "results": results})
+    memory, learning = semedit.EditMemory(None, encoder), dict[int, float]()
+    for name, file in files.items():
+        subject = Subject(base, tokenizer, name, methods(layer, embedding_path(base))[name], memory, scope)
+        with tqdm(total=checkpoints[-1], desc=name, position=line) as bar:
+            results = [{"method": name, **figures} for figures in measure(subject, asked, checkpoints, bar, learning)]
+        write_json(file, {"run": run, "options": _asked(options, name), "results": results})
 
 
 def _read(file: Path, options: argparse.Namespace, row: str) -> dict[str, Any]:

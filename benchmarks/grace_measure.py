@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 import semedit
 from harness import timed
-from semedit import AdaptorConfig, AdaptorOverride, Edit, EditMemory, SentenceEncoder
+from semedit import AdaptorConfig, AdaptorOverride, Edit, EditMemory
 from semedit.edits import Route
 from semedit.errors import AdaptorWarning
 from semedit.evaluation.asking import LONGEST_ANSWER, ask, inputs_of, texts_of
@@ -48,24 +48,27 @@ class Questions:
 
 
 class Subject:
-    """A base model with a memory of its own, edited by one method.
+    """A base model, edited by one method.
 
     Args:
         base, tokenizer: the model.
-        config: the method.
-        encoder, scope: shared by all methods.
+        name, config: the method, and how it learns and looks up.
+        memory: methods may share one, and then learn values that are the same only once; each has a namespace there.
+        scope: shared by all methods.
     """
 
     def __init__(
         self,
         base: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
+        name: str,
         config: AdaptorConfig,
-        encoder: SentenceEncoder,
+        memory: EditMemory,
         scope: ScopeClassifier,
     ) -> None:
         self.tokenizer = tokenizer
-        self.memory = EditMemory(None, encoder)
+        self.memory = memory
+        self.namespace = name
         self.adaptor = AdaptorOverride(base, tokenizer, self.memory, config)
         self.model = semedit.wrap(base, tokenizer, memory=self.memory, scope=scope, override=self.adaptor)
         # decides as the wrapped model's own router does
@@ -75,16 +78,22 @@ class Subject:
 
     def add(self, edits: Sequence[Edit]) -> None:
         """Adds and learns edits."""
-        self.memory.add_many(edits)
+        # ids are of all namespaces
+        mine = [replace(edit, id=f"{self.namespace} {edit.id}", namespace=self.namespace) for edit in edits]
+        self.memory.add_many(mine)
         if isinstance(self.router, CodebookRouter):
-            self.router.book("default")
+            self.router.book(self.namespace)
         else:
             self.adaptor.learn(edits)
 
     def right(self, questions: Sequence[str], targets: Sequence[str]) -> list[bool]:
         """Whether each question is answered by its target."""
-        answers = ask(self.model, self.tokenizer, questions, max_new_tokens=LONGEST_ANSWER)
+        answers = self.answers(questions)
         return [exact_match(a, t) for a, t in zip(texts_of(self.tokenizer, answers), targets, strict=True)]
+
+    def answers(self, questions: Sequence[str]) -> list[list[int]]:
+        """The answer to each question, as token ids."""
+        return ask(self.model, self.tokenizer, questions, max_new_tokens=LONGEST_ANSWER, namespaces=[self.namespace])
 
     def routes(self, questions: Sequence[str]) -> list[Route]:
         """The decision for each question, as the model comes to it."""
@@ -93,7 +102,7 @@ class Subject:
             texts = [as_prompt(self.tokenizer, question).text for question in questions[start : start + BATCH]]
             inputs = inputs_of(self.model, self.tokenizer, texts)
             read = read_prompts(self.tokenizer, inputs["input_ids"], inputs["attention_mask"])
-            routes += self.router.route([self.router.reads(prompt) for prompt in read])
+            routes += self.router.route([self.router.reads(prompt) for prompt in read], [self.namespace])
         return routes
 
     @torch.no_grad()
@@ -116,7 +125,7 @@ class Subject:
         """How many entries the codebook has; None where there is none."""
         if not isinstance(self.router, CodebookRouter):
             return None
-        codebook = self.router.book("default").codebook
+        codebook = self.router.book(self.namespace).codebook
         return 0 if codebook is None else len(codebook)
 
     def bytes(self, edits: Sequence[Edit]) -> int:
@@ -151,28 +160,39 @@ class Subject:
         return [not row for row in wrong.any(1).tolist()]
 
 
-def measure(subject: Subject, asked: Questions, checkpoints: Sequence[int], bar: tqdm) -> Iterator[dict[str, Any]]:
-    """The figures of one method at each number of edits."""
+def measure(
+    subject: Subject, asked: Questions, checkpoints: Sequence[int], bar: tqdm, learning: dict[int, float]
+) -> Iterator[dict[str, Any]]:
+    """The figures of one method at each number of edits.
+
+    Args:
+        subject: what is edited.
+        asked: the edits, and what is asked.
+        checkpoints: after how many edits.
+        bar: moves on with each edit.
+        learning: how long each chunk took a method that learns the same values; empty for the first of them.
+    """
     seconds, answered = 0.0, []
     for start, end in chunks(checkpoints):
         chunk = asked.edits[start:end]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", AdaptorWarning)  # what is not reached shows in the figures
-            seconds += timed(subject.add, chunk)[0]
+            took = timed(subject.add, chunk)[0]
+            seconds += max(took, learning.setdefault(end, took))
             answered += subject.right([edit.prompt for edit in chunk], [edit.target for edit in chunk])
         bar.update(len(chunk))
         if end not in checkpoints:
             continue
         edits, rephrases = asked.edits[:end], asked.rephrases[:end]
         targets = [edit.target for edit in edits]
-        given = ask(subject.model, subject.tokenizer, asked.unrelated, max_new_tokens=LONGEST_ANSWER)
+        given = subject.answers(asked.unrelated)
         judged = {
             "success": answered,
             "retention": subject.right([edit.prompt for edit in edits], targets),
             "teacher_forced": subject.teacher_forced(edits),
             "generality": subject.right(rephrases, targets),
             "routed": [
-                any(one.id == edit.id or exact_match(one.target, edit.target) for one in route.edits[:1])
+                any(one.prompt == edit.prompt or exact_match(one.target, edit.target) for one in route.edits[:1])
                 for route, edit in zip(subject.routes(rephrases), edits, strict=True)
             ],
             "unrelated": [one == other for one, other in zip(given, asked.unedited, strict=True)],

@@ -92,11 +92,11 @@ def test_grace_gives_figures_for_each_method_and_number_of_edits(tmp_path: Path,
 
     options = ("--data", tmp_path, "--model", tmp_path / "model", "--out", tmp_path / "kept")
     options += ("--edits", 1, 3, "--unrelated", 4, "--jobs", 2, "--rows")
-    rows = ("published", "repaired, scope routing")
-    both, printed = run("grace.py", tmp_path / "both.json", *options, *rows)
-    published, repaired = both["results"][:2], both["results"][2:]
+    rows = ("published", "+ routing by scope", "repaired, scope routing")
+    all_of_them, printed = run("grace.py", tmp_path / "all.json", *options, *rows)
+    published, routed, repaired = (all_of_them["results"][place : place + 2] for place in (0, 2, 4))
 
-    for results, method in zip((published, repaired), rows, strict=True):
+    for results, method in zip((published, routed, repaired), rows, strict=True):
         assert [(result["method"], result["edits"]) for result in results] == [(method, 1), (method, 3)]
         for result in results:
             for name in ("success", "retention", "teacher_forced", "generality", "routed"):
@@ -113,9 +113,14 @@ def test_grace_gives_figures_for_each_method_and_number_of_edits(tmp_path: Path,
     assert published[-1]["bytes_per_edit"] > final["bytes_per_edit"] > 4 * 32
     assert "zsRE edits so far: 3" in printed
 
+    # the second learns the same values as the first, and is said to have taken as long
+    for first, second in zip(published, routed, strict=True):
+        assert second["seconds_per_edit"] >= first["seconds_per_edit"]
+    assert routed[-1]["routed"]["right"] == 3
+
     # what is kept is shown again as it was measured, and never with other options
     again, _ = run("grace.py", tmp_path / "again.json", *options, *reversed(rows))
-    assert again["results"] == repaired + published
+    assert again["results"] == repaired + routed + published
     with pytest.raises(AssertionError, match="give another --out"):
         run("grace.py", tmp_path / "other.json", *options, rows[0], "--layer", "elsewhere")
 

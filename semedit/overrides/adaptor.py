@@ -7,7 +7,7 @@ import json
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -156,11 +156,7 @@ class AdaptorOverride:
 
     def content(self, edit: Edit) -> str:
         """What names an edit's value: digests of all that decides it beside the base and the layer."""
-        settings = asdict(self.config)
-        # these say where a value is used, and not what it is
-        for name in ("layer", "routing", "radius", "unit_keys", "published_rules"):
-            del settings[name]
-        return learned_name([edit.keys, edit.target], "value", settings)
+        return learned_name([edit.keys, edit.target], "value", self.config.of_values())
 
     def size(self, edits: Sequence[Edit]) -> int:
         """How many bytes are kept of the values of edits."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -76,6 +76,11 @@ class AdaptorConfig:
             raise AdaptorConfigError(
                 f"views must be 0 or more, not {self.views!r}, and contexts 0 to {len(PROBES)}, not {self.contexts!r}"
             )
+
+    def of_values(self) -> dict[str, Any]:
+        """The settings that decide what a value is, and not where it is used."""
+        used = ("layer", "routing", "radius", "unit_keys", "published_rules")
+        return {name: value for name, value in asdict(self).items() if name not in used}
 
     @classmethod
     def published(cls, **changes: Any) -> AdaptorConfig:
