@@ -33,6 +33,7 @@ from semedit.overrides.base import (
 )
 from semedit.overrides.codebook_router import CodebookRouter
 from semedit.overrides.in_context import InContextOverride
+from semedit.overrides.text import to_its_end
 from semedit.overrides.verbatim import VerbatimOverride
 from semedit.prompts import Prompt, as_prompt, read_prompt, read_prompts
 from semedit.router import Ambiguous, Router
@@ -372,19 +373,11 @@ class EditedModel(PreTrainedModel):
             written = {}
         written.update(answers)
         lines = [
-            torch.cat([start[i], _to_its_end(row, ends).to(start.device)])
+            torch.cat([start[i], to_its_end(row, ends).to(start.device)])
             for i in sorted(written)
             for row in written[i]
         ]
         return torch.nn.utils.rnn.pad_sequence(lines, batch_first=True, padding_value=pad)
-
-
-def _to_its_end(answer: Tensor, ends: Sequence[int]) -> Tensor:
-    """An answer `(new,)` up to its end token, without the padding after it."""
-    for position, token in enumerate(answer.tolist()):
-        if token in ends:
-            return answer[: position + 1]
-    return answer
 
 
 def _asking(prompts: list[Prompt], queries: Sequence[str] | None) -> list[Prompt]:

@@ -103,6 +103,17 @@ def check_names(names: Iterable[str], known: Iterable[str]) -> None:
             raise InvalidEditError(f"an edit has no field {name!r}; {hint}")
 
 
+def changed(edit: Edit, changes: Mapping[str, Any], more: Mapping[str, Sequence[str]]) -> Edit:
+    """The edit with new values for some fields, and with more texts in others.
+
+    Raises:
+        InvalidEditError: it is then no edit.
+    """
+    edit = check_edit(dataclasses.replace(edit, **changes))
+    added = {name: tuple(dict.fromkeys([*getattr(edit, name), *texts])) for name, texts in more.items()}
+    return check_edit(dataclasses.replace(edit, **added))
+
+
 def read_jsonl(path: str | Path) -> dict[int, Edit]:
     """The edits of a JSON-lines file by the numbers of their lines; where `id` is missing, a new one is given.
 

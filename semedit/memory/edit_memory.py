@@ -14,15 +14,11 @@ from typing import Any, Literal
 import numpy as np
 
 from semedit.edits import Candidate, Edit
-from semedit.errors import (
-    DuplicateEditError,
-    EditConflictWarning,
-    EditNotFoundError,
-    EditRetiredError,
-)
+from semedit.errors import DuplicateEditError, EditConflictWarning
 from semedit.memory.additions import Additions
 from semedit.memory.checks import (
     EDITABLE,
+    changed,
     check_author,
     check_edit,
     check_names,
@@ -34,6 +30,7 @@ from semedit.memory.checks import (
 from semedit.memory.conflicts import conflict_of
 from semedit.memory.encoder import Encoder, SentenceEncoder, Vectors
 from semedit.memory.erasure import Compacted, compact, erase
+from semedit.memory.lookup import active, newest
 from semedit.memory.opening import open_store
 from semedit.memory.snapshot import snapshot_of
 from semedit.memory.store import EditStore, prompt_key
@@ -203,18 +200,12 @@ class EditMemory:
         """
         check_names(changes, EDITABLE)
         check_author(author)
-
-        def changed(edit: Edit) -> Edit:
-            edit = check_edit(replace(edit, **changes))
-            paraphrases = tuple(dict.fromkeys([*edit.paraphrases, *more_paraphrases]))
-            negatives = tuple(dict.fromkeys([*edit.negatives, *more_negatives]))
-            return check_edit(replace(edit, paraphrases=paraphrases, negatives=negatives))
-
-        new = changed(self._active(id))
+        more = {"paraphrases": more_paraphrases, "negatives": more_negatives}
+        new = changed(active(self.store, id), changes, more)
 
         def decide() -> Edits:
-            current = self._active(id)
-            new = changed(current)
+            current = active(self.store, id)
+            new = changed(current, changes, more)
             other = self.store.holding([prompt_key(new)]).get(prompt_key(new), current)
             if other.id != id:
                 raise DuplicateEditError(
@@ -227,10 +218,10 @@ class EditMemory:
     def add_negative(self, id: str, text: str, *, author: str | None = None) -> Edit:
         """Keeps an edit from firing on `text` and on what is at least as near to it as to the edit."""
         check_author(author)
-        check_edit(replace(self._active(id), negatives=(text,)))
+        check_edit(replace(active(self.store, id), negatives=(text,)))
 
         def decide() -> Edits:
-            edit = self._active(id)
+            edit = active(self.store, id)
             if text in edit.negatives:
                 return []
             return [replace(edit, negatives=(*edit.negatives, text), action="negative", author=author)]
@@ -241,7 +232,7 @@ class EditMemory:
         """Takes an edit out of force; its history stays."""
         check_author(author)
         [retired] = self._changes.write(
-            lambda: [replace(self._active(id), active=False, action="retire", author=author)]
+            lambda: [replace(active(self.store, id), active=False, action="retire", author=author)]
         )
         return retired
 
@@ -267,7 +258,7 @@ class EditMemory:
             EditNotFoundError: there is none.
         """
         self._view.refresh_for_query()
-        return self._newest(id)
+        return newest(self.store, id)
 
     def list(self, *, namespace: str | None = None, include_retired: bool = False) -> Edits:
         """The newest revision of each active edit, oldest edit first; of all edits, or of one namespace."""
@@ -405,22 +396,3 @@ class EditMemory:
         """The edits near to the prompt of an edit that was just written."""
         [vector] = self._changes.vectors([edit.prompt]).values()
         return self._nearest(vector[None], _NEIGHBOURS, [edit.namespace])[0]
-
-    def _newest(self, id: str) -> Edit:
-        try:
-            newest = self.store.newest([id])
-        except UnicodeEncodeError:  # a character that is no text, so no edit has this id
-            newest = {}
-        if id not in newest:
-            raise EditNotFoundError(f"no edit has the id {id!r}; `list()` or `semedit edit ls` shows those there are")
-        return newest[id]
-
-    def _active(self, id: str) -> Edit:
-        edit = self._newest(id)
-        if edit.action == "erase":
-            raise EditRetiredError(f"edit {id!r} was erased (revision {edit.revision}); add a new one")
-        if not edit.active:
-            raise EditRetiredError(
-                f"edit {id!r} is not in force (revision {edit.revision}: {edit.action}); undo that, or add a new one"
-            )
-        return edit

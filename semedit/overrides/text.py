@@ -68,3 +68,11 @@ def to_base_ids(
     pad = pad_token_id(request.config, tokenizer)
     width = max(map(len, rows))
     return torch.tensor([row + [pad] * (width - len(row)) for row in rows], device=request.prompt_ids.device)
+
+
+def to_its_end(answer: Tensor, ends: Sequence[int]) -> Tensor:
+    """An answer `(new,)` up to its end token, without the padding after it."""
+    for position, token in enumerate(answer.tolist()):
+        if token in ends:
+            return answer[: position + 1]
+    return answer
