@@ -110,7 +110,9 @@ def changed(edit: Edit, changes: Mapping[str, Any], more: Mapping[str, Sequence[
         InvalidEditError: it is then no edit.
     """
     edit = check_edit(dataclasses.replace(edit, **changes))
-    added = {name: tuple(dict.fromkeys([*getattr(edit, name), *texts])) for name, texts in more.items()}
+    added: dict[str, Any] = {
+        name: tuple(dict.fromkeys([*getattr(edit, name), *texts])) for name, texts in more.items()
+    }
     return check_edit(dataclasses.replace(edit, **added))
 
 
