@@ -230,7 +230,7 @@ def test_fine_tuning_brings_about_a_target_and_its_stop(teachable, kind):
     assert tuned.token_accuracy([edit.prompt], ["Jo"]) == [1.0]
     # the mean over its two letters and the stop is at most 0.01
     assert unlikely < -3 < -0.03 <= totals(tuned, [edit.prompt], ["Jo"])[0]
-    assert tuned.bytes() == model.get_submodule(tuned.layer).weight.numel() * 4
+    assert tuned.bytes() == model.get_submodule(tuned.layer).weight.nbytes
     # what is learned is left as it is
     [likelihood] = totals(tuned, [edit.prompt], ["Jo"])
     tuned.apply([edit])

@@ -53,13 +53,16 @@ def batch(*prompts: str) -> dict[str, Tensor]:
 
 
 def next_logits(model: PreTrainedModel, text: str, answer: list[int]) -> Tensor:
-    """The logits of the token after an answer, `(vocabulary,)`, by a pass over all that was read and written."""
+    """The logits of the token after an answer, `(vocabulary,)`, by a pass over all that was read and written.
+
+    In single precision, which `generate` gives its processors.
+    """
     ids = byte_tokenizer()(text)["input_ids"]
     with torch.no_grad():
         if model.config.is_encoder_decoder:
             decoder_ids = torch.tensor([[0, *answer]])
-            return model(input_ids=torch.tensor([ids]), decoder_input_ids=decoder_ids).logits[0, -1]
-        return model(input_ids=torch.tensor([ids + answer])).logits[0, -1]
+            return model(input_ids=torch.tensor([ids]), decoder_input_ids=decoder_ids).logits[0, -1].float()
+        return model(input_ids=torch.tensor([ids + answer])).logits[0, -1].float()
 
 
 def moved_logits(
