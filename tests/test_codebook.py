@@ -64,20 +64,35 @@ def test_keys_that_touch_nothing_are_added(published):
     assert balls(book) == [("a", (0, 0), 1), ("b", (2.25, 0), 1), ("c", (0, -2.25), 1)]
 
 
-def test_the_same_label_expands_the_ball_to_the_new_key():
-    book = Codebook(2, 1.0)
-    book.add(at(0), X, "a")
-    assert book.add(at(2), X, "b") == "expand"  # 2 = 1 + 1: the balls just touch
-    assert balls(book) == [("a", (0, 0), 2)]
-    assert book.add(at(0, 1.5), X, "c") == "expand"  # within it already: it stays as large
-    assert balls(book) == [("a", (0, 0), 2)]
-
-
-def test_only_as_published_the_newer_edit_takes_over_the_ball():
+def test_as_published_the_same_label_expands_the_ball_to_the_new_key_whose_edit_takes_it_over():
     book = Codebook(2, 1.0, published=True)
     book.add(at(0), X, "a")
-    assert book.add(at(2), X, "b") == "expand"
+    assert book.add(at(2), X, "b") == "expand"  # 2 = 1 + 1: the balls just touch
     assert balls(book) == [("b", (0, 0), 2)]
+    assert book.add(at(0, 1.5), X, "c") == "expand"  # within it already: it stays as large
+    assert balls(book) == [("c", (0, 0), 2)]
+
+
+def test_repaired_a_key_with_the_same_label_has_a_ball_of_its_own():
+    book = Codebook(2, 1.0)
+    book.add(at(0), X, "a")
+    assert book.add(at(1.5), X, "b") == "add"
+    assert book.add(at(0.25), X, "c") == "add"
+    assert balls(book) == [("a", (0, 0), 1), ("b", (1.5, 0), 1), ("c", (0.25, 0), 1)]
+    assert [owner(book, x) for x in (0.1, 0.25, 1.5, 2.5)] == ["a", "c", "b", "b"]
+    assert owner(book, -1.1) is None
+
+
+def test_repaired_a_key_is_split_from_the_nearest_with_another_label():
+    book = Codebook(2, 1.0)
+    book.add(at(0), X, "a")
+    book.add(at(1.25), Y, "b")  # both end at 0.625
+    assert book.add(at(0.25), X, "c") == "split"  # a is nearer, and says the same
+    assert balls(book) == [
+        ("a", (0, 0), 0.625 - GAP),
+        ("b", (1.25, 0), 0.5 - GAP),
+        ("c", (0.25, 0), 0.5),
+    ]
 
 
 @both
@@ -133,9 +148,12 @@ def test_two_labels_at_one_key_leave_it_to_the_newer_one(published):
 def test_labels_are_equal_where_every_token_is(one, other, rule):
     # all have the same mean, by which the published code compares them
     assert np.mean(one) == np.mean(other)
-    book = Codebook(2, 1.0)
+    book = Codebook(2, 1.0, published=True)
     book.add(at(0), one, "a")
     assert book.add(at(0.5), other, "b") == rule
+    repaired = Codebook(2, 1.0)
+    repaired.add(at(0), one, "a")
+    assert repaired.add(at(0.5), other, "b") == ("split" if rule == "split" else "add")
 
 
 # --- look-up
@@ -213,19 +231,19 @@ def test_search_equals_brute_force(published):
 # --- radii
 
 
-def test_a_radius_is_that_which_one_unrelated_question_in_a_hundred_comes_within():
+def test_with_a_radius_the_balls_of_one_pair_of_unrelated_questions_in_a_hundred_touch():
     unrelated = np.arange(101) / 4  # the second of 101 has 1 in 100 before it
-    paraphrases = np.array([0.1] * 9 + [3.0])
+    paraphrases = np.array([0.1] * 9 + [0.25])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert choose_radius(paraphrases, unrelated) == 0.25
-        assert choose_radius(paraphrases, unrelated[::-1]) == 0.25
-        assert choose_radius(np.array([0.1]), np.array([0.0, 12.5])) == 0.125  # a hundredth of the way
+        assert choose_radius(paraphrases, unrelated) == 0.125
+        assert choose_radius(paraphrases, unrelated[::-1]) == 0.125
+        assert choose_radius(np.array([0.05]), np.array([0.0, 12.5])) == 0.0625  # a hundredth of the way, and half
 
 
 def test_a_radius_warns_where_paraphrases_lie_as_far_as_unrelated_questions():
-    with pytest.warns(AdaptorWarning, match=r"overlap: the radius 0\.25, .* holds 80% of the paraphrases"):
-        assert choose_radius(np.array([0.1] * 8 + [3.0] * 2), np.arange(101) / 4) == 0.25
+    with pytest.warns(AdaptorWarning, match=r"overlap: the radius 0\.125, .* holds 80% of the paraphrases"):
+        assert choose_radius(np.array([0.1] * 8 + [0.25] * 2), np.arange(101) / 4) == 0.125
 
 
 # --- routing by a codebook
@@ -291,14 +309,17 @@ def test_without_edits_nothing_is_computed():
         router.route(["no place"], ["firms"])
 
 
-def test_paraphrases_are_keys_and_those_within_reach_expand_the_first():
-    memory, router = routed()
+@both
+def test_paraphrases_are_keys_and_as_published_those_within_reach_expand_the_first(published):
+    memory, router = routed(published=published)
     edit = memory.add("0", "x", paraphrases=["1.5", "9"])
-    assert balls(router.book("default").codebook) == [(edit.id, (0, 0), 1.5), (edit.id, (9, 0), 1)]
+    near_balls = [((0, 0), 1.5)] if published else [((0, 0), 1), ((1.5, 0), 1)]
+    assert balls(router.book("default").codebook) == [(edit.id, *ball) for ball in [*near_balls, ((9, 0), 1)]]
     far, near = router.route(["9", "1"])
     assert prompts(far) == prompts(near) == ["0"]
     assert far.reason == "in scope: 0 from the key '9', within its radius 1"
-    assert near.reason == "in scope: 1 from the key '0', within its radius 1.5"
+    reach = "1 from the key '0', within its radius 1.5" if published else "0.5 from the key '1.5', within its radius 1"
+    assert near.reason == f"in scope: {reach}"
 
 
 def test_a_negative_vetoes_what_is_at_least_as_near_to_it():
@@ -345,7 +366,8 @@ def test_without_a_retired_edit_the_codebook_is_as_if_it_had_never_been_added(pu
     never = balls(router.book("default").codebook)
     edit = memory.add("1.5", target, id="second")
     added = balls(router.book("default").codebook)
-    assert [ball[2] for ball in added] == ([1.5] if target == "x" else [0.75 - GAP, 0.75])
+    alike = [1.5] if published else [1, 1]
+    assert [ball[2] for ball in added] == (alike if target == "x" else [0.75 - GAP, 0.75])
     memory.retire(edit.id)
     assert balls(router.book("default").codebook) == never == [("first", (0, 0), 1)]
     memory.undo()
@@ -358,7 +380,7 @@ def test_a_changed_target_makes_the_codebook_anew():
     memory, router = routed()
     memory.add("0", "x", id="first")
     memory.add("0.5", "x", id="second")
-    assert balls(router.book("default").codebook) == [("first", (0, 0), 1)]
+    assert balls(router.book("default").codebook) == [("first", (0, 0), 1), ("second", (0.5, 0), 1)]
     memory.update("second", target="y")
     assert balls(router.book("default").codebook) == [("first", (0, 0), 0.25 - GAP), ("second", (0.5, 0), 0.25)]
 
@@ -371,9 +393,11 @@ def test_edits_added_one_by_one_make_the_codebook_of_all_at_once():
     at_once = CodebookRouter(memory, router.override)
     assert balls(router.book("default").codebook) == balls(at_once.book("default").codebook)
     assert [ball[1:] for ball in balls(router.book("default").codebook)] == [
-        ((0, 0), 0.375 - GAP),  # split by 0.75, and 0.125 lies within it
-        ((0.75, 0), 1.125 - GAP),  # expanded by 2, then split by 3
-        ((3, 0), 1),
+        ((0, 0), 0.375 - GAP),  # split by 0.75
+        ((0.75, 0), 0.3125 - GAP),  # split by 0, and by 0.125
+        ((2, 0), 0.5 - GAP),  # split by 3
+        ((0.125, 0), 0.3125),
+        ((3, 0), 0.5),
     ]
     learned = [prompts for prompts, _ in router.override.learned]  # type: ignore[attr-defined]
     assert learned == [["0"], ["0.75"], ["2"], ["0.125"], ["3"], ["0", "0.75", "2", "0.125", "3"]]
@@ -385,6 +409,7 @@ def test_only_as_published_an_expansion_trains_the_value_that_is_there_further(p
     memory.add("0", "x")
     memory.add("0.5", "x")
     assert prompts(router.route(["0"])[0]) == (["0.5"] if published else ["0"])
+    assert prompts(router.route(["0.5"])[0]) == ["0.5"]
     assert router.override.learned == [(["0", "0.5"], starts)]  # type: ignore[attr-defined]
 
 

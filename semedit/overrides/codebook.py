@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -50,13 +51,15 @@ class Nearby:
 class Codebook:
     """Keys with radii, changed by the rules add, expand and split, and looked up by distance.
 
-    Two keys touch where they lie no farther apart than their radii together. A new key that touches none is added. One
-    that touches its nearest key with the same label expands that key's ball to itself; with another label both are
-    kept, and each ball ends half way.
+    Two keys touch where they lie no farther apart than their radii together. A new key that touches none is added.
 
-    As published, half way may be farther than a radius was before, and a query that is outside the ball of its
-    nearest key finds nothing. Repaired, a split never enlarges a ball, and a query finds the nearest of the balls that
-    hold it.
+    As published, one that touches its nearest key with the same label expands that key's ball to itself; with another
+    label both are kept, and each ball ends half way. Half way may be farther than a radius was before, and a query
+    that is outside the ball of its nearest key finds nothing.
+
+    Repaired, every key has a ball of its own, so that an edit answers its own prompts and none goes with another edit.
+    A new key that touches a key with another label is split from the nearest such key, which never enlarges a ball,
+    and a query finds the nearest of the balls that hold it.
 
     Args:
         dim: the length of a key.
@@ -81,30 +84,25 @@ class Codebook:
     def add(self, key: Floats, label: Label, owner: str) -> Rule:
         """Takes a key `(dim,)` in; says which rule took it.
 
-        Where it expands a ball as published, that ball from then on gives its owner's value.
+        Where it expands a ball, that ball from then on gives its owner's value.
         """
-        nearest = self.nearest(key)
-        if nearest is None or nearest.distance > self.radius + nearest.entry.radius:
+        near = self.nearest(key) if self.published else self._nearest(key, lambda entry: entry.label != label)
+        if near is None or near.distance > self.radius + near.entry.radius:
             self._append(key, Entry(owner, label, self.radius))
             return "add"
-        entry, distance = nearest.entry, nearest.distance
+        entry, half = near.entry, near.distance / 2
         if entry.label == label:
-            entry.radius = max(entry.radius, distance)
-            if self.published:
-                entry.owner = owner
+            entry.radius = max(entry.radius, near.distance)
+            entry.owner = owner
             return "expand"
-        half = distance / 2
-        if self.published:
-            entry.radius = max(half - _GAP, 0.0)
-            self._append(key, Entry(owner, label, half))
-        else:
-            entry.radius = min(entry.radius, max(half - _GAP, 0.0))
-            self._append(key, Entry(owner, label, min(self.radius, half)))
+        rest = max(half - _GAP, 0.0)
+        entry.radius = rest if self.published else min(entry.radius, rest)
+        self._append(key, Entry(owner, label, half if self.published else min(self.radius, half)))
         return "split"
 
     def nearest(self, key: Floats) -> Nearby | None:
         """The entry nearest to `(dim,)`, whether or not its ball holds it; None where there is none."""
-        return next(iter(self.nearby(key, 1)), None)
+        return self._nearest(key, lambda entry: True)
 
     def nearby(self, key: Floats, k: int) -> list[Nearby]:
         """The k entries nearest to `(dim,)`, nearest first."""
@@ -120,13 +118,25 @@ class Codebook:
             key: the query's key.
             owners: whose entries count; None counts all.
         """
+        near = self._nearest(
+            key,
+            lambda entry: owners is None or entry.owner in owners,
+            within_ball=not self.published,
+        )
+        return near if near is not None and near.distance <= near.entry.radius else None
+
+    def _nearest(self, key: Floats, counts: Callable[[Entry], bool], *, within_ball: bool = False) -> Nearby | None:
+        """The nearest of the entries that count; of two that are equally near, the newer one."""
         distances = self._distances(key).tolist()
-        counted = [i for i in range(len(distances)) if owners is None or self.entries[i].owner in owners]
-        inside = counted if self.published else [i for i in counted if distances[i] <= self.entries[i].radius]
-        if not inside:
+        numbers = [
+            i
+            for i, entry in enumerate(self.entries)
+            if counts(entry) and (not within_ball or distances[i] <= entry.radius)
+        ]
+        if not numbers:
             return None
-        i = min(inside, key=lambda i: (distances[i], -i))
-        return Nearby(i, self.entries[i], distances[i]) if distances[i] <= self.entries[i].radius else None
+        i = min(numbers, key=lambda i: (distances[i], -i))
+        return Nearby(i, self.entries[i], distances[i])
 
     def _append(self, key: Floats, entry: Entry) -> None:
         if len(self.entries) == len(self._keys):

@@ -145,8 +145,8 @@ class Book:
                 owner = nearest.entry.owner if nearest else edit.id
                 if self.codebook.add(key_of[text], label, edit.id) != "expand":
                     self._texts.append(text)
-                elif self.codebook.published and owner != edit.id:
-                    # as published, the value that is there is trained further
+                elif owner != edit.id:
+                    # the value that is there is trained further
                     starts[edit.id] = self._edits[owner]
         self.override.learn([edit for edit in new if edit.override is None], starts=starts)
 

@@ -11,7 +11,7 @@ from semedit.overrides.adaptor import AdaptorOverride
 from semedit.overrides.codebook import Floats
 from semedit.overrides.probes import PROBES
 
-_UNRELATED = 0.01  # so large a share of unrelated questions may lie within the radius
+_UNRELATED = 0.01  # the balls of so large a share of unrelated questions may touch
 _PARAPHRASES = 0.9  # fewer than this share of paraphrases within it is worth a warning
 
 
@@ -29,7 +29,7 @@ def measured_radius(override: AdaptorOverride) -> float:
 
 
 def choose_radius(paraphrases: Floats, unrelated: Floats) -> float:
-    """A radius that at most one in a hundred unrelated questions comes within.
+    """A radius with which the balls of at most one in a hundred pairs of unrelated questions touch.
 
     Args:
         paraphrases: distances between two wordings of one question.
@@ -38,13 +38,13 @@ def choose_radius(paraphrases: Floats, unrelated: Floats) -> float:
     Warns:
         AdaptorWarning: of the paraphrases, fewer than nine in ten come within it.
     """
-    radius = float(np.quantile(unrelated, _UNRELATED))
+    radius = float(np.quantile(unrelated, _UNRELATED)) / 2
     found = float((paraphrases <= radius).mean())
     if found < _PARAPHRASES:
         warnings.warn(
-            f"at this layer paraphrases and unrelated questions overlap: the radius {radius:.3g}, which 1 in 100 "
-            f"unrelated questions come within, holds {found:.0%} of the paraphrases; choose another layer with "
-            'training/choose_layer.py, give edits paraphrases, or choose routing="scope"',
+            f"at this layer paraphrases and unrelated questions overlap: the radius {radius:.3g}, with which the "
+            f"balls of 1 in 100 unrelated questions touch, holds {found:.0%} of the paraphrases; choose another layer "
+            'with training/choose_layer.py, give edits paraphrases, or choose routing="scope"',
             AdaptorWarning,
             stacklevel=3,
         )
