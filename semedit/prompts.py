@@ -17,6 +17,14 @@ _REFERRING = re.compile(
     r"|^(and|or|but|so|also|what about|how about|since when|until when)\b|^why\W*$",
     re.IGNORECASE,
 )
+# what tells a turn that asks from one that closes a topic ("thanks, that helps"): a question mark, or how it begins
+_ASKING = re.compile(
+    r"\?|^\W*((and|or|but|so|also|then|ok|okay|well|now|please)\b\W*)*"
+    r"(who|whom|whose|what|which|when|where|why|how|since|until|is|are|am|was|were|do|does|did|has|have|had|can|could|"
+    r"will|would|shall|should|may|might|must|tell|name|give|list|show|say|explain|describe|find|remind)\b"
+    r"|^\W*(and|or|also)\b|^\W*(its|his|her|their)(\W+\w+){1,3}\W*$",
+    re.IGNORECASE,
+)
 FOLLOW_UP_WORDS = 12
 _PROBES = ("probe-one", "probe-two", "probe-three")
 _SYSTEM_PROBE = "probe-system"
@@ -145,8 +153,10 @@ def query_of(question: str, before: str | None) -> str:
 
 
 def is_follow_up(question: str) -> bool:
-    """Whether a turn is short and leans on the one before it ("and who ran it before?")."""
-    return len(question.split()) <= FOLLOW_UP_WORDS and _REFERRING.search(question.strip()) is not None
+    """Whether a turn is short, leans on the one before it and asks something ("and who ran it before?")."""
+    question = question.strip()
+    short = len(question.split()) <= FOLLOW_UP_WORDS
+    return short and all(found.search(question) is not None for found in (_REFERRING, _ASKING))
 
 
 def decode(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
