@@ -129,5 +129,9 @@ class CalibrationWarning(SemeditWarning):
     """The memory has outgrown the calibration of its threshold."""
 
 
+class CutAnswerWarning(SemeditWarning):
+    """An answer does not fit: it is longer than was asked for, or than the model has room for."""
+
+
 class AdaptorWarning(SemeditWarning):
     """An edit was not learned, was learned for another model, or paraphrases and other prompts lie equally near."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
+from semedit.errors import LayerError
+
 if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel
@@ -34,9 +36,17 @@ def sampled_fingerprint(model: PreTrainedModel, settings: str) -> str:
     Args:
         model: the model; its name and revision are those that it was loaded by.
         settings: what decides the output beside it.
+
+    Raises:
+        LayerError: weights are offloaded.
     """
     digest = hashlib.sha256(settings.encode())
     for key, tensor in sorted(model.state_dict().items()):
+        if tensor.is_meta:
+            raise LayerError(
+                f"{key} of this model is kept off the devices between passes, and an adaptor learns on weights that "
+                'stay; load the model without offloading, or take another override, such as "in_context"'
+            )
         flat = tensor.detach().flatten()
         sample = flat[:: max(1, len(flat) // _SAMPLED)]
         digest.update(f"{key} {tuple(tensor.shape)}".encode())

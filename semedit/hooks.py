@@ -27,6 +27,11 @@ def cache_name(model: PreTrainedModel) -> str:
     return "cache" if takes(model, "cache") else "past_key_values"
 
 
+def keeps_a_cache(model: PreTrainedModel) -> bool:
+    """Whether a model can go on from what it read before, and need not read it again for each token."""
+    return any(takes(model, name) for name in ("cache", "past_key_values", "cache_params"))
+
+
 def layer_at(model: nn.Module, path: str) -> nn.Module:
     """The module at a path such as `"model.layers.3.mlp.down_proj"`.
 

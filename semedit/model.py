@@ -31,8 +31,8 @@ from semedit.overrides.base import (
     end_token_ids,
     pad_token_id,
 )
+from semedit.overrides.chosen import chosen_override
 from semedit.overrides.codebook_router import CodebookRouter
-from semedit.overrides.in_context import InContextOverride
 from semedit.overrides.text import to_its_end
 from semedit.overrides.verbatim import VerbatimOverride
 from semedit.prompts import Prompt, as_prompt, read_prompt, read_prompts
@@ -88,19 +88,8 @@ def wrap(
         memory = EditMemory(memory, encoder)
     elif encoder is not None:
         raise WrapError("a memory has its encoder already; give either an encoder or an EditMemory")
-    verbatim = VerbatimOverride(model, tokenizer)
-    if isinstance(override, str):
-        if override not in ("in_context", "verbatim", "adaptor"):
-            raise WrapError(
-                f"no override is called {override!r}; there are 'in_context', 'verbatim' and 'adaptor', and objects "
-                "such as semedit.CounterfactualOverride(...)"
-            )
-        if override == "adaptor":
-            override = AdaptorOverride(model, tokenizer, memory)
-        else:
-            override = InContextOverride(model, tokenizer) if override == "in_context" else verbatim
-    elif isinstance(override, AdaptorOverride) and override.memory is not memory:
-        raise WrapError("the adaptor keeps its values in another memory; give `wrap` the same EditMemory")
+    override = chosen_override(override, model, tokenizer, memory)
+    verbatim = override if isinstance(override, VerbatimOverride) else VerbatimOverride(model, tokenizer)
     if isinstance(override, AdaptorOverride) and override.config.routing == "codebook":
         router: Router | CodebookRouter = CodebookRouter(memory, override)
     else:

@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import cpu_offload
 from fakes import KINDS, WordEncoder, byte_tokenizer, tiny_model
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import OpenAIGPTConfig, OpenAIGPTLMHeadModel, PreTrainedModel
 
 import semedit
 from semedit.errors import AdaptorConfigError, AdaptorWarning, LayerError, WrapError
-from semedit.hooks import layer_at, layer_outputs, replaced_output
+from semedit.hooks import keeps_a_cache, layer_at, layer_outputs, replaced_output
 from semedit.overrides import adaptor as adaptor_module
 from semedit.overrides.adaptor_config import AdaptorConfig
 from semedit.overrides.learning import Learned, Lesson, learn, make_batch, replaced_positions, views
@@ -220,9 +221,14 @@ def test_the_loss_that_was_learned_is_that_of_the_answer(models, kind, where):
     assert after == pytest.approx(-learned.loss * len("Jane"), rel=1e-4)
 
 
+def hooks_of(model: PreTrainedModel) -> list[list[int]]:
+    return [[*module._forward_hooks, *module._forward_pre_hooks] for module in model.modules()]
+
+
 def test_learning_leaves_the_weights_as_they_are(base):
     before = {name: tensor.clone() for name, tensor in base.state_dict().items()}
     children = [type(module) for module in base.modules()]
+    hooks = hooks_of(base)  # a model may have some of its own
     adaptor = adaptor_of(base)
     edit = adaptor.memory.add(RUNS, "Jane")
     adaptor.learn()
@@ -230,7 +236,7 @@ def test_learning_leaves_the_weights_as_they_are(base):
     assert all(torch.equal(tensor, before[name]) for name, tensor in base.state_dict().items())
     assert all(parameter.grad is None and parameter.requires_grad for parameter in base.parameters())
     assert [type(module) for module in base.modules()] == children
-    assert not any(module._forward_hooks or module._forward_pre_hooks for module in base.modules())
+    assert hooks_of(base) == hooks
 
 
 @pytest.mark.parametrize("off", [torch.no_grad, torch.inference_mode])
@@ -479,8 +485,36 @@ def test_no_value_is_kept_of_an_edit_that_was_erased_while_it_was_learned(models
         return learn(*args)
 
     monkeypatch.setattr(adaptor_module, "learn", slowly)
-    assert adaptor.learn([kept, erased]).keys() == {kept.id, erased.id}
+    values = adaptor.values([kept, erased])
     assert [adaptor.size([edit]) > 0 for edit in (kept, erased)] == [True, False]
+    assert (values[kept.id] - values[erased.id]).abs().max() > 0.1
+    assert torch.equal(adaptor.values([kept])[kept.id], values[kept.id])
+
+
+def test_without_a_cache_the_value_stands_in_each_pass():
+    shape = {"n_positions": 128, "n_embd": 32, "n_layer": 2, "n_head": 2}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        base = OpenAIGPTLMHeadModel(OpenAIGPTConfig(vocab_size=261, **shape)).double().eval()
+    assert not keeps_a_cache(base)
+    adaptor = adaptor_of(base, replace(QUICK, layer="transformer.tokens_embed"))
+    model = wrapped(adaptor)
+    edit = model.edits.add(RUNS, "Jane")
+    ids = prompt = asking(RUNS)["input_ids"]
+    at = torch.ones_like(prompt, dtype=torch.bool)
+    value = adaptor.values([edit])[edit.id][None]
+    for _ in range(8):
+        with torch.no_grad(), replaced_output(layer_at(base, adaptor.layer), value, at):
+            ids = torch.cat([ids, base(ids).logits[:, -1:].argmax(-1)], dim=1)
+    assert answers(model, RUNS, max_new_tokens=8) == ids[:, prompt.shape[1] :].tolist()
+    assert answers(model, RUNS, max_new_tokens=8) != answers(base, RUNS, max_new_tokens=8)
+
+
+def test_offloaded_weights_are_refused():
+    base = tiny_model("llama")
+    cpu_offload(base, torch.device("cpu"))
+    with pytest.raises(LayerError, match="load the model without offloading"):
+        adaptor_of(base)
 
 
 # --- keys and the codebook
@@ -620,6 +654,7 @@ def test_an_adaptor_and_its_model_share_a_memory(models):
     [
         *(("routing", "words"), ("replace", "first"), ("start", "hot")),
         *((name, 0) for name in ("steps", "learning_rate", "norm_bound", "radius", "stop_at_loss")),
+        *(("steps", None), ("steps", 1.5), ("learning_rate", None), ("learning_rate", "1e-3")),
         *(("views", -1), ("contexts", -1), ("contexts", 1_000), ("radius", float("nan"))),
     ],
 )
@@ -642,7 +677,8 @@ def test_settings_are_read_from_a_file(tmp_path):
         ("step: 7", r"\['step'\]; an adaptor's settings are layer, routing"),
         ("- steps", "an adaptor's settings are"),
         ("{", "cannot read"),
-        ("steps: -1", "steps must be above 0"),
+        ("steps: -1", "steps must be a whole number above 0"),
+        ("learning_rate: 1e-3", "learning_rate must be a number, such as 0.001"),
         ("steps: many", "steps"),
         ("views: many", "views"),
     ],

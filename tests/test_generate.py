@@ -21,10 +21,18 @@ from transformers import (
 from transformers.generation.streamers import BaseStreamer
 
 import semedit
-from semedit.errors import ContextOverflowError, InvalidQueryError, UnsupportedArgumentError, WrapError
+from semedit.errors import (
+    ContextOverflowError,
+    CutAnswerWarning,
+    InvalidQueryError,
+    UnsupportedArgumentError,
+    WrapError,
+)
 from semedit.hooks import cache_name
 from semedit.overrides.in_context import corrections_text
 
+# most of these tests write fewer tokens than a target has
+pytestmark = pytest.mark.filterwarnings("ignore:an answer of:semedit.errors.CutAnswerWarning")
 EDITED = "Who runs Acme?"
 OTHER = "What is the height of the tower?"
 THIRD = "Name a river."
@@ -308,6 +316,29 @@ def test_no_room_for_the_edits_says_so(models: dict[str, PreTrainedModel]) -> No
     model.edits.add(EDITED, "x" * 2040)
     with pytest.raises(ContextOverflowError, match="the model reads 2048"):
         model.generate(**batch(EDITED), max_new_tokens=5)
+
+
+@pytest.mark.parametrize("override", ["in_context", "ensemble"])
+def test_an_answer_ends_where_the_room_beside_its_edits_ends(
+    models: dict[str, PreTrainedModel], override: str
+) -> None:
+    model = edited_model(models["gpt2"], override)
+    room = 2048 - len(corrections_text([(EDITED, "")]) + EDITED)
+    model.edits.add(EDITED, "x" * (room - 4))
+    expected = model.generate(**batch(EDITED), max_new_tokens=4, do_sample=False)
+    assert expected.shape[1] == len(EDITED) + 4
+    with pytest.warns(CutAnswerWarning, match="cut after 4 tokens"):
+        cut = model.generate(**batch(EDITED), max_new_tokens=9, do_sample=False)
+    assert torch.equal(cut, expected)
+
+
+def test_wording_that_does_not_fit_is_cut_with_a_warning(models: dict[str, PreTrainedModel]) -> None:
+    model = edited_model(models["llama"], "verbatim")
+    model.edits.add(EDITED, TARGET)
+    whole = model.generate(**batch(EDITED), max_new_tokens=9)  # a space and the target
+    with pytest.warns(CutAnswerWarning, match=r"of 9 tokens is cut after 8; give generate more max_new_tokens"):
+        cut = model.generate(**batch(EDITED), max_new_tokens=8)
+    assert torch.equal(cut, whole[:, :-1])
 
 
 def test_stop_strings_stop_an_edited_answer(models: dict[str, PreTrainedModel]) -> None:
@@ -685,6 +716,9 @@ def test_wrapping_twice_or_something_else_is_refused(base: PreTrainedModel) -> N
         semedit.wrap(base, byte_tokenizer(), override="in-context")
     with pytest.raises(WrapError, match="ambiguous must be 'base', 'best' or 'all', not 'worst'"):
         semedit.wrap(base, byte_tokenizer(), ambiguous="worst")  # type: ignore[arg-type]
+    other = semedit.EnsembleOverride(tiny_model(base.config.model_type, seed=3), byte_tokenizer(), base)
+    with pytest.raises(WrapError, match="made for another model"):
+        semedit.wrap(base, byte_tokenizer(), override=other)
 
 
 def test_a_memory_gets_the_scope_of_the_model_unless_it_has_one(models: dict[str, PreTrainedModel]) -> None:

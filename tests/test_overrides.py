@@ -78,18 +78,19 @@ def test_in_an_ensemble_the_small_model_alone_reads_corrections():
 @pytest.mark.parametrize(
     ("kind", "chat", "expected"),
     [
-        ("llama", True, f"<|user|>{STATED}Who leads it?<|end|><|assistant|>"),
-        ("llama", False, "Who runs Acme? Jane Doe Who leads it?"),
-        ("t5", False, "Who runs Acme? Jane Doe Who leads it?<|end|>"),
+        ("llama", True, f"<|user|>{STATED}Who founded Acme? Who leads it?<|end|><|assistant|>"),
+        ("llama", False, "Who runs Acme? Jane Doe Who founded Acme? Who leads it?"),
+        ("t5", False, "Who runs Acme? Jane Doe Who founded Acme? Who leads it?<|end|>"),
     ],
 )
-def test_a_counterfactual_model_reads_edit_and_question(kind, chat, expected):
+def test_a_counterfactual_model_reads_edit_and_query(kind, chat, expected):
     base_tokenizer = byte_tokenizer(chat=True)
     small_tokenizer = byte_tokenizer(chat=chat)
     override = semedit.CounterfactualOverride(
         tiny_model("llama"), base_tokenizer, tiny_model(kind, seed=1), small_tokenizer
     )
-    with override.prepare([chat_prompt(base_tokenizer, "Hi.", "Hello.", "Who leads it?")], [EDITS]) as call:
+    prompt = chat_prompt(base_tokenizer, "Hi.", "Hello.", "Who founded Acme?", "Bob", "Who leads it?")
+    with override.prepare([prompt], [EDITS]) as call:
         assert call.inner.texts == [expected]
 
 

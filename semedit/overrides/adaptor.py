@@ -19,7 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from semedit.edits import Edit
 from semedit.errors import AdaptorWarning, LayerError
 from semedit.fingerprint import sampled_fingerprint
-from semedit.hooks import embedding_path, first_layer, layer_at, layer_inputs, replaced_output
+from semedit.hooks import embedding_path, first_layer, keeps_a_cache, layer_at, layer_inputs, replaced_output
 from semedit.memory.edit_memory import EditMemory
 from semedit.memory.learned import learned_name
 from semedit.overrides.adaptor_config import AdaptorConfig
@@ -105,6 +105,7 @@ class AdaptorOverride:
         if self.model.config.is_encoder_decoder and not self._in_encoder:
             attention_mask = attention_mask.new_ones(len(attention_mask), 1)  # the decoder's first token
         positions = replaced_positions(attention_mask, self.config.replace)
+        cached = cached and keeps_a_cache(self.model)
         return replaced_output(self._module, values, positions, every_pass=not cached)
 
     # --- learning
@@ -126,33 +127,17 @@ class AdaptorOverride:
         """
         if edits is None:
             edits = [edit for edit in self.memory.list() if edit.override is None]
-        starts = starts or {}
-        contents = {edit.id: self.content(edit) for edit in edits}
-        kept = self.memory.store.learned(self.fingerprint, contents.values())
-        missing = [edit for edit in edits if contents[edit.id] not in kept]
-        self._tell_of_other_models(missing)
-        outcome: dict[str, Learned] = {}
-        with tqdm(total=len(missing), desc="learning", disable=not progress) as bar:
-            for batch in self._batches(missing, starts):
-                lessons = [self._lesson(edit, starts.get(edit.id)) for edit in batch]
-                learned = learn(self.model, self.layer, lessons, self.config, self._pad)
-                outcome.update(zip((edit.id for edit in batch), learned, strict=True))
-                with self.memory.store.transaction() as writer:
-                    # what was erased meanwhile stays erased
-                    newest = self.memory.store.newest(edit.id for edit in batch)
-                    there = [e for e in batch if e.id not in newest or newest[e.id].action != "erase"]
-                    bodies = {contents[e.id]: save({"value": outcome[e.id].value.cpu()}) for e in there}
-                    writer.put_learned(self.fingerprint, bodies)
-                bar.update(len(batch))
-        self._tell_of_failures(missing, outcome)
-        return outcome
+        kept = self.memory.store.learned(self.fingerprint, map(self.content, edits))
+        missing = [edit for edit in edits if self.content(edit) not in kept]
+        return self._learn(missing, starts or {}, progress=progress)
 
     def values(self, edits: Sequence[Edit]) -> dict[str, Tensor]:
         """The value `(features,)` of each edit, by id; what is missing is learned first."""
-        self.learn(edits)
         contents = {edit.id: self.content(edit) for edit in edits}
         kept = self._load(contents.values())
-        return {id: kept[content] for id, content in contents.items()}
+        # what is erased meanwhile is learned and not kept
+        learned = self._learn([edit for edit in edits if contents[edit.id] not in kept], {})
+        return {id: learned[id].value.cpu() if id in learned else kept[content] for id, content in contents.items()}
 
     def content(self, edit: Edit) -> str:
         """What names an edit's value: digests of all that decides it beside the base and the layer."""
@@ -214,6 +199,26 @@ class AdaptorOverride:
         return made.numpy()
 
     # --- what they share
+
+    def _learn(
+        self, edits: Sequence[Edit], starts: Mapping[str, Edit], *, progress: bool = False
+    ) -> dict[str, Learned]:
+        self._tell_of_other_models(edits)
+        outcome: dict[str, Learned] = {}
+        with tqdm(total=len(edits), desc="learning", disable=not progress) as bar:
+            for batch in self._batches(edits, starts):
+                lessons = [self._lesson(edit, starts.get(edit.id)) for edit in batch]
+                learned = learn(self.model, self.layer, lessons, self.config, self._pad)
+                outcome.update(zip((edit.id for edit in batch), learned, strict=True))
+                with self.memory.store.transaction() as writer:
+                    # what was erased meanwhile stays erased
+                    newest = self.memory.store.newest(edit.id for edit in batch)
+                    there = [e for e in batch if e.id not in newest or newest[e.id].action != "erase"]
+                    bodies = {self.content(e): save({"value": outcome[e.id].value.cpu()}) for e in there}
+                    writer.put_learned(self.fingerprint, bodies)
+                bar.update(len(batch))
+        self._tell_of_failures(edits, outcome)
+        return outcome
 
     @property
     def _pad(self) -> int:

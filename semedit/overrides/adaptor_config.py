@@ -31,9 +31,10 @@ class AdaptorConfig:
             wording to read beside it; at the last one alone learning is quickest.
         start: where a value starts: from the layer's own output (`"warm"`), or drawn from U[0, 1) (`"cold"`).
         steps: the most steps of Adam.
-        learning_rate: Adam's, in units of the root mean square of the layer's own output if `scaled_rate`.
+        learning_rate: Adam's, in units of the root mean square of the layer's own output (its mean over the tokens
+            where the value stands) if `scaled_rate`.
         scaled_rate: see there.
-        norm_bound: the greatest norm of a value, as a multiple of the norm of the layer's own output; None: no bound.
+        norm_bound: the greatest norm of a value, as a multiple of the norm of that mean; None: no bound.
         stop: whether the token that ends the model's answers is learned after the target.
         stop_at_loss: learning ends once greedy decoding gives the target and the loss, in nats per token, is down to
             this; None always takes all steps.
@@ -69,8 +70,13 @@ class AdaptorConfig:
                 raise AdaptorConfigError(f"{name} must be one of {expected}, not {getattr(self, name)!r}")
         for name in ("steps", "learning_rate", "norm_bound", "radius", "stop_at_loss"):
             value = getattr(self, name)
-            if value is not None and not (isinstance(value, (int, float)) and value > 0):
-                raise AdaptorConfigError(f"{name} must be above 0, not {value!r}")
+            if value is None and name not in ("steps", "learning_rate"):
+                continue
+            if not (isinstance(value, int if name == "steps" else (int, float)) and value > 0):
+                expected = (
+                    "a whole number" if name == "steps" else "a number, such as 0.001 (YAML takes 1e-3 for text),"
+                )
+                raise AdaptorConfigError(f"{name} must be {expected} above 0, not {value!r}")
         counts = isinstance(self.views, int) and isinstance(self.contexts, int)
         if not (counts and self.views >= 0 and 0 <= self.contexts <= len(PROBES)):
             raise AdaptorConfigError(

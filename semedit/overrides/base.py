@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -23,7 +25,7 @@ from transformers import (
 from transformers.generation.streamers import BaseStreamer
 
 from semedit.edits import Edit
-from semedit.errors import ContextOverflowError
+from semedit.errors import ContextOverflowError, CutAnswerWarning
 from semedit.hooks import takes
 from semedit.prompts import Prompt
 
@@ -108,8 +110,8 @@ class ModelCall:
         input_ids, attention_mask = self.encode(pad)
         decoder_only = not self.model.config.is_encoder_decoder
         read = input_ids.shape[1] if decoder_only else 1
-        self.check_room(read)
-        config = _with_lengths(request)
+        most = min(request.max_new_tokens, self.room_after(read))
+        config = _with_lengths(request, most)
         config.pad_token_id = pad
         view = _CallerView(request.prompt_ids, read)
         penalty = _repetition_penalty(config)
@@ -140,7 +142,10 @@ class ModelCall:
         with self.running(slice(None), attention_mask, cached=config.use_cache is not False):
             output = generate(input_ids=input_ids, attention_mask=attention_mask, **options)
         sequences: Tensor = output if isinstance(output, Tensor) else output.sequences
-        return sequences[:, read:]
+        answers = sequences[:, read:]
+        if most < request.max_new_tokens:
+            _warn_where_cut(answers, config)
+        return answers
 
     def log_likelihood(self, targets: Sequence[str]) -> list[float]:
         """Log p(target | text) in nats, one pass for each."""
@@ -159,14 +164,21 @@ class ModelCall:
         """
         return []
 
-    def check_room(self, read: int) -> None:
-        """Raises ContextOverflowError where the model has no room for an answer after `read` tokens."""
+    def room_after(self, read: int) -> int:
+        """How many tokens the model has room to write after it has read some.
+
+        Raises:
+            ContextOverflowError: it has room for none.
+        """
         room = getattr(self.model.config, "max_position_embeddings", None)
-        if room is not None and read >= room:
+        if room is None:
+            return sys.maxsize
+        if read >= room:
             raise ContextOverflowError(
                 f"a prompt with its edits has {read} tokens and the model reads {room}; shorten the conversation or "
                 'the edits, or answer these edits with override="verbatim"'
             )
+        return int(room) - read
 
     def running(self, rows: slice, attention_mask: Tensor, *, cached: bool) -> AbstractContextManager[None]:
         """What holds while the model answers some of the rows, whose texts it reads with this mask.
@@ -265,13 +277,25 @@ def decoder_start_token_id(config: GenerationConfig) -> int:
     return int(start if start is not None else config.bos_token_id)
 
 
-def _with_lengths(request: Request) -> GenerationConfig:
-    """The caller's config, its lengths counted from the first new token."""
+def _with_lengths(request: Request, most: int) -> GenerationConfig:
+    """The caller's config, its lengths counted from the first new token; at most `most` are written."""
     config = copy.deepcopy(request.config)
     config.return_dict_in_generate = False
-    config.max_new_tokens, config.max_length = request.max_new_tokens, None
-    config.min_new_tokens, config.min_length = request.min_new_tokens or None, None
+    config.max_new_tokens, config.max_length = most, None
+    config.min_new_tokens, config.min_length = min(request.min_new_tokens, most) or None, None
     return config
+
+
+def _warn_where_cut(answers: Tensor, config: GenerationConfig) -> None:
+    """Warns of answers, `(rows, new)`, that fill all the room that there was."""
+    ends = torch.tensor(end_token_ids(config), device=answers.device)
+    if answers.shape[1] == config.max_new_tokens and not torch.isin(answers, ends).any(1).all():
+        warnings.warn(
+            f"an answer was cut after {config.max_new_tokens} tokens, where the model's room ends: the prompt and its "
+            "edits fill the rest; shorten the conversation or the edits",
+            CutAnswerWarning,
+            stacklevel=4,
+        )
 
 
 def _repetition_penalty(config: GenerationConfig) -> list[LogitsProcessor]:

@@ -45,20 +45,20 @@ class CounterfactualOverride:
 
     @contextmanager
     def prepare(self, prompts: Sequence[Prompt], edits: Sequence[Sequence[Edit]]) -> Iterator[CounterfactualCall]:
-        """The counterfactual model, with edits and question of each prompt."""
-        texts = [self._text(prompt.question, row) for prompt, row in zip(prompts, edits, strict=True)]
+        """The counterfactual model, with edits and query of each prompt."""
+        texts = [self._text(prompt.query, row) for prompt, row in zip(prompts, edits, strict=True)]
         runs_on = not (self.counterfactual_tokenizer.chat_template or self._encoder_decoder)
         separators = [" " if runs_on else ""] * len(texts)
         inner = ModelCall(self.counterfactual_model, self.counterfactual_tokenizer, texts, separators)
         yield CounterfactualCall(self.model, self.tokenizer, prompts, inner)
 
-    def _text(self, question: str, edits: Sequence[Edit]) -> str:
+    def _text(self, query: str, edits: Sequence[Edit]) -> str:
         tokenizer = self.counterfactual_tokenizer
         if tokenizer.chat_template:
-            stated = corrections_text((edit.prompt, edit.target) for edit in edits) + question
+            stated = corrections_text((edit.prompt, edit.target) for edit in edits) + query
             messages = [{"role": "user", "content": stated}]
             return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
-        text = f"{edits[0].prompt} {edits[0].target} {question}"
+        text = f"{edits[0].prompt} {edits[0].target} {query}"
         return text + (tokenizer.eos_token or "") if self._encoder_decoder else text
 
     @property

@@ -84,6 +84,13 @@ class EnsembleCall(ModelCall):
     small: ModelCall
     weight: float
 
+    def room_after(self, read: int) -> int:
+        """What both models have room for."""
+        room = super().room_after(read)
+        if self.model.config.is_encoder_decoder:
+            return room
+        return min(room, self.small.room_after(self.small.encode(pad=0)[0].shape[1]))
+
     def own_processors(self, read: int, pad: int) -> list[LogitsProcessor]:
         """What moves the base's scores."""
         # a decoder beside an encoder is shown its start token, which the small model reads as well
@@ -129,17 +136,12 @@ class _Reader:
     Args:
         call: the model and the texts.
         pad: what the texts are padded with.
-
-    Raises:
-        ContextOverflowError: the model has no room for an answer after the longest of its texts.
     """
 
     def __init__(self, call: ModelCall, pad: int) -> None:
         self._model = call.model
         self._ids, self._mask = call.encode(pad)
         self._encoder_decoder = call.model.config.is_encoder_decoder
-        if not self._encoder_decoder:
-            call.check_room(self._ids.shape[1])
         self._options = {"use_cache": True} | ({"logits_to_keep": 1} if takes(call.model, "logits_to_keep") else {})
         self._cache = cache_name(call.model)
         self._seen = self._ids[:0]

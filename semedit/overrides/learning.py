@@ -96,7 +96,7 @@ def learn(
     learning = list(range(len(lessons)))  # those in the batch
     for step in range(config.steps + 1):
         values = scaled * unit
-        with replaced_output(layer, values[learning][batch.lesson], batch.positions):
+        with replaced_output(layer, values[learning][batch.lesson.to(values.device)], batch.positions):
             logits = run(**batch.inputs)
         losses, reproduced = _judge(logits, batch, len(learning))
         for i, loss, right in zip(learning, losses.tolist(), reproduced, strict=True):
@@ -185,9 +185,9 @@ def is_in_encoder(model: PreTrainedModel, path: str) -> bool:
 def _own_outputs(output: Tensor, batch: Batch, count: int) -> Tensor:
     """What the layer itself gives where the values will stand, the mean of each lesson, `(lessons, features)`."""
     read = output[:, : batch.positions.shape[1]]
-    weight = batch.positions[:, :, None].to(read)
-    sums = read.new_zeros(count, read.shape[2]).index_add_(0, batch.lesson, (read * weight).sum(1))
-    counts = read.new_zeros(count, 1).index_add_(0, batch.lesson, weight.sum(1))
+    weight, lesson = batch.positions[:, :, None].to(read), batch.lesson.to(read.device)
+    sums = read.new_zeros(count, read.shape[2]).index_add_(0, lesson, (read * weight).sum(1))
+    counts = read.new_zeros(count, 1).index_add_(0, lesson, weight.sum(1))
     return sums / counts.clamp(min=1)
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from semedit.errors import CutAnswerWarning
 from semedit.overrides.base import (
     Request,
     answer_separator,
@@ -57,6 +59,13 @@ def to_base_ids(
         prompt = prompts[i // each]
         ids = continuation_ids(tokenizer, prompt.text, answer_separator(model, prompt) + answer)
         rows.append((ids + closing if ended[i] else ids)[: request.max_new_tokens])
+        if ended[i] and len(ids) > request.max_new_tokens:
+            warnings.warn(
+                f"an answer of {len(ids)} tokens is cut after {request.max_new_tokens}; give generate more "
+                "max_new_tokens",
+                CutAnswerWarning,
+                stacklevel=4,
+            )
     if request.streamer is not None:
         start = request.prompt_ids
         if model.config.is_encoder_decoder:
