@@ -12,7 +12,6 @@ from transformers.generation.streamers import BaseStreamer
 
 from semedit.edits import Route
 from semedit.model import EditedModel
-from semedit.prompts import read_prompt
 
 Messages = Sequence[dict[str, str]]
 
@@ -32,23 +31,18 @@ class Assistant:
     namespaces: Sequence[str] | None = None
     max_new_tokens: int = 64
 
-    def route(self, messages: Messages) -> Route:
-        """The decision for the last turn of a conversation."""
-        prompt = read_prompt(self.tokenizer, render(self.tokenizer, messages))
-        return self.model.explain(prompt.query, namespaces=self.namespaces)
-
-    def answer(self, messages: Messages, route: Route, streamer: BaseStreamer | None = None) -> str:
-        """The answer to the last turn; `route` is the one that the turn takes."""
-        answer = answer_ids(
-            self.model,
-            self.tokenizer,
-            messages,
-            queries=[route.query],
-            namespaces=self.namespaces,
-            max_new_tokens=self.max_new_tokens,
-            streamer=streamer,
-        )
-        return text_of(self.tokenizer, answer)
+    def answer(self, messages: Messages, streamer: BaseStreamer | None = None) -> tuple[str, Route]:
+        """The answer to the last turn of a conversation, and the route that it took."""
+        with self.model.routes_taken() as routes:
+            answer = answer_ids(
+                self.model,
+                self.tokenizer,
+                messages,
+                namespaces=self.namespaces,
+                max_new_tokens=self.max_new_tokens,
+                streamer=streamer,
+            )
+        return text_of(self.tokenizer, answer), routes[0]
 
     def fits(self, messages: Messages) -> bool:
         """Whether the model has room for a conversation and an answer to it."""

@@ -94,8 +94,7 @@ class Conversation:
             messages = messages[2:]  # the oldest question and its answer
         if len(messages) <= len(self.messages):
             self.say("(the conversation outgrew what the model can read; its beginning is left away)")
-        self.route = self.assistant.route(messages)
-        answer = self.assistant.answer(messages, self.route, _TerminalStreamer(self.assistant.tokenizer))
+        answer, self.route = self.assistant.answer(messages, _TerminalStreamer(self.assistant.tokenizer))
         self.messages = [*messages, {"role": "assistant", "content": answer}]
         if self.route.in_scope:
             self.say(f"(edit {', '.join(edit.id for edit in self.route.edits)}; /why says more)")

@@ -22,8 +22,7 @@ def generate(args: argparse.Namespace) -> int:
     prompts = args.prompts or (line.rstrip("\n") for line in sys.stdin if line.strip())
     for prompt in prompts:
         messages = [{"role": "user", "content": prompt}]
-        route = assistant.route(messages)
-        answer = assistant.answer(messages, route)
+        answer, route = assistant.answer(messages)
         if args.json:
             print_json({"prompt": prompt, "answer": answer, "route": route_fields(route)})
         else:

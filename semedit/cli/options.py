@@ -111,7 +111,8 @@ def routing_options(parser: argparse.ArgumentParser) -> None:
         "--threshold",
         type=share,
         metavar="SCORE",
-        help="the score from which on an edit is in scope, 0 to 1 (default: the classifier's own)",
+        help="the score from which on an edit is in scope, 0 to 1; never below what this memory was calibrated to "
+        "(default: the classifier's own)",
     )
     namespaces_option(parser)
 
