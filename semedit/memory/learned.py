@@ -10,7 +10,7 @@ from semedit.edits import Edit
 
 def learned_name(source: object, kind: str, settings: object) -> str:
     """The name of what was learned of a kind from a source (see `sources`), under settings; both are JSON."""
-    return f"{_digest(source)} {kind} {_digest(settings)}"
+    return f"{digest(source)} {kind} {digest(settings)}"
 
 
 def source_in(name: str) -> str:
@@ -20,8 +20,9 @@ def source_in(name: str) -> str:
 
 def sources(edit: Edit) -> set[str]:
     """The digests of all that can be learned from: the edit's keys with its target, and each of its texts."""
-    return {_digest([edit.keys, edit.target]), *map(_digest, edit.texts)}
+    return {digest([edit.keys, edit.target]), *map(digest, edit.texts)}
 
 
-def _digest(value: object) -> str:
+def digest(value: object) -> str:
+    """32 hexadecimal digits that name a JSON value."""
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:32]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -21,7 +19,7 @@ from semedit.errors import AdaptorWarning, LayerError
 from semedit.fingerprint import sampled_fingerprint
 from semedit.hooks import embedding_path, first_layer, keeps_a_cache, layer_at, layer_inputs, replaced_output
 from semedit.memory.edit_memory import EditMemory
-from semedit.memory.learned import learned_name
+from semedit.memory.learned import digest, learned_name
 from semedit.overrides.adaptor_config import AdaptorConfig
 from semedit.overrides.base import ModelCall, answer_separator, continuation_ids, decoder_start_token_id
 from semedit.overrides.codebook import Floats, Label
@@ -248,7 +246,7 @@ class AdaptorOverride:
         texts = [as_prompt(self.tokenizer, question).text for question in asked]
         prompts = [self.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
         value = self.values([start])[start.id] if start else None
-        return Lesson(prompts, self._labels(asked, edit.target), value, seed=int(_digest(edit.prompt)[:8], 16))
+        return Lesson(prompts, self._labels(asked, edit.target), value, seed=int(digest(edit.prompt)[:8], 16))
 
     def _labels(self, questions: Sequence[str], target: str) -> list[list[int]]:
         labels = []
@@ -305,7 +303,3 @@ def default_layer(model: PreTrainedModel, config: AdaptorConfig) -> str:
     if config.routing == "codebook" or model.config.is_encoder_decoder:
         return first_layer(model)
     return embedding_path(model)
-
-
-def _digest(content: object) -> str:
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
