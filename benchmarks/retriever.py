@@ -36,8 +36,8 @@ from harness import environment, parser, report, summary, timed, write_json
 from semedit import SentenceEncoder
 from semedit.evaluation.metrics import wilson
 from semedit.memory.encoder import Encoder, Vectors, packaged_minilm
+from semedit.router import CANDIDATES
 
-CANDIDATES = 8
 LOSSES = (0.001, 0.005, 0.01, 0.05)
 FLOORS = tuple(round(0.3 + 0.05 * i, 2) for i in range(9))
 TRAFFIC_EDITS = 10_000  # in memory for the questions of others, and for the time of a search

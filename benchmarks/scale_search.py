@@ -18,8 +18,8 @@ from harness import summary, timed
 from scale_data import ALL, NAMESPACES, QUERIES, Numbered, namespace_of, query, questions_as
 from semedit import EditMemory
 from semedit.memory.encoder import Vectors
+from semedit.router import CANDIDATES as K
 
-K = 8
 BATCH = 32
 AT_ONCE = 100_000  # edits of one import
 _SPAWN = multiprocessing.get_context("spawn")

@@ -9,7 +9,7 @@ All edits of a file are in memory, and both classifiers decide at their default 
 fact (subject and true answer); a query out of scope is overridden where any edit answers it.
 
 `--only` chooses among: zsre; counterfact; adversarial (tests/data/adversarial.jsonl); chat (messages to assistants
-that the training of the classifier holds out, and NQ-open, with the most edits of --sizes in memory); calibration (to
+that take no part in the classifier's training, and NQ-open, with the most edits of --sizes in memory); calibration (to
 0.1 % on the even rows of NQ-open, checked on the odd ones, at each of --sizes); cost (in passes of the encoder,
 measured in turns in one run). The expected calibration error is that of the scores of the best candidates of zsRE and
 CounterFact.
@@ -35,7 +35,8 @@ from scope_data import (
     read_questions,
     read_zsre,
 )
-from scope_measure import RememberingEncoder, calibration_error, judged_scores, reliability, route_suite
+from scope_measure import RememberingEncoder, judged_scores, route_suite
+from scope_reliability import calibration_error, reliability
 from scope_report import Results, as_json, show_calibration, show_cost, show_errors, show_suite
 from scope_traffic import calibrated, cost, sample
 from semedit import CrossEncoderScope, SentenceEncoder, SimilarityScope
@@ -94,7 +95,7 @@ def _suites(options: argparse.Namespace) -> Iterator[Suite]:
     if "zsre" in options.only:
         yield read_zsre(options.data)
     if "counterfact" in options.only:
-        yield read_counterfact(options.data)
+        yield read_counterfact(options.data, options.train)
         yield read_distracting(options.data)
     if "adversarial" in options.only:
         yield read_adversarial(options.adversarial)
@@ -145,7 +146,10 @@ def _options() -> argparse.Namespace:
     options = parser(__doc__)
     options.add_argument("--data", type=Path, required=True, metavar="FOLDER", help="folder of the dev files")
     options.add_argument(
-        "--train", type=Path, metavar="FOLDER", help="folder of the training files, for chat messages"
+        "--train",
+        type=Path,
+        metavar="FOLDER",
+        help="folder of the training files, for chat messages and to tell which queries of CounterFact they hold",
     )
     options.add_argument("--scope", type=Path, metavar="FOLDER", help="a cross-encoder (default: the one that ships)")
     options.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, metavar="PART", help=", ".join(PARTS))

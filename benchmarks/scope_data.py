@@ -16,8 +16,9 @@ from semedit.prompts import query_of
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
 from facts import read_records
+from left_out import normalised, texts_of
 from properties import Properties
-from sources import is_held_out
+from sources import CHAT_OF_BENCHMARK, is_held_out
 from traffic import read_traffic
 
 ADVERSARIAL = Path(__file__).parents[1] / "tests" / "data" / "adversarial.jsonl"
@@ -25,6 +26,8 @@ ASKED = "  asks the edited property, by rule"
 TYPED = "  without those of the same property by type"
 APART = "  nor of one that overlaps it"
 ELSEWHERE = "  out of scope, another edit answers"
+NEW_REPHRASES = "  of these rephrases, in no training file"
+NEW_NEIGHBOURS = "  of these prompts, in no training file"
 Measure = Literal["right", "overridden", "elsewhere"]
 # what a specificity prompt is made of beside its subject and its property
 _FUNCTION_WORDS = frozenset(re.findall(r"\w+", "a an the of in on to by for from is are was were it its s name names"))
@@ -149,24 +152,47 @@ def read_zsre(data: Path) -> Suite:
     )
 
 
-def read_counterfact(data: Path, count: int = 2000) -> Suite:
-    """The first edits of CounterFact, with rephrases and neighbourhood prompts."""
+def read_counterfact(data: Path, train: Path | None = None, count: int = 2000) -> Suite:
+    """The first edits of CounterFact, with rephrases and neighbourhood prompts.
+
+    Args:
+        data: folder of the dev files.
+        train: folder of the training files; with it, queries that do not stand there are counted apart.
+        count: how many edits.
+    """
+    seen = texts_of(train / name for name in ("counterfact-train.json", "counterfact-val.json")) if train else None
+
+    def kinds(query: str, kind: str, new: str) -> tuple[str, ...]:
+        return (kind,) if seen is None or normalised(query) in seen else (kind, new)
+
     by_prompt = {r["prompt"]: r for r in read_records(data / "counterfact-edit-first5000.json")[:count]}
     naming = Naming(record["subject"] for record in by_prompt.values())
     edits, cases, left_out = [], [], 0
     for i, (prompt, record) in enumerate(by_prompt.items()):
         edits.append(Edit(id=f"counterfact-{i}", prompt=prompt, target=record["target_new"]))
-        cases.append(Case(record["rephrase_prompt"], ("rephrases",), True, frozenset({edits[-1].id})))
-        if naming.subjects(record["locality_prompt"]):
+        rephrase, neighbour = record["rephrase_prompt"], record["locality_prompt"]
+        cases.append(Case(rephrase, kinds(rephrase, "rephrases", NEW_REPHRASES), True, frozenset({edits[-1].id})))
+        if naming.subjects(neighbour):
             left_out += 1
         else:
-            cases.append(Case(record["locality_prompt"], ("neighbourhood prompts",)))
+            cases.append(Case(neighbour, kinds(neighbour, "neighbourhood prompts", NEW_NEIGHBOURS)))
+    categories = {
+        "rephrases": Category("right", 0.96),
+        NEW_REPHRASES: Category("right", has_errors=False),
+        "neighbourhood prompts": Category("overridden", 0.003),
+        NEW_NEIGHBOURS: Category("overridden", has_errors=False),
+    }
+    notes = [f"{left_out:,} neighbourhood prompts name the subject of an edit in memory and are left out"]
+    if train:
+        notes.append("in no training file: not in CounterFact's own, whatever the case and the white space")
+    else:
+        del categories[NEW_REPHRASES], categories[NEW_NEIGHBOURS]
     return Suite(
         "CounterFact",
         edits,
         list(dict.fromkeys(cases)),
-        {"rephrases": Category("right", 0.96), "neighbourhood prompts": Category("overridden", 0.003)},
-        [f"{left_out:,} neighbourhood prompts name the subject of an edit in memory and are left out"],
+        categories,
+        notes,
         frozenset({"rephrases", "neighbourhood prompts"}),
         (("rephrases", "neighbourhood prompts"),),
     )
@@ -217,8 +243,8 @@ def read_adversarial(path: Path = ADVERSARIAL) -> Suite:
 
 
 def read_chat(data: Path, train: Path, edits: list[Edit]) -> Suite:
-    """Chat messages that the classifier's training holds out, and real users' questions."""
-    messages = [text for text in read_traffic(train)["chat"] if is_held_out(text, 0.5)]
+    """Chat messages that take no part in the classifier's training, and real users' questions."""
+    messages = [text for text in read_traffic(train)["chat"] if is_held_out(text, CHAT_OF_BENCHMARK)]
     cases = [Case(text, ("chat messages",)) for text in messages]
     cases += [Case(question, ("NQ-open questions",)) for question in read_questions(data)]
     return Suite(

@@ -14,6 +14,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 
+from scope_reliability import BINS
+
 COLOURS = ("#0b6e99", "#d9730d")
 INK = "#37352f"
 STYLE = {
@@ -113,8 +115,8 @@ def draw_reliability(bins: Sequence[tuple[float, float, int]], error: float, pat
             f"Reliability: expected calibration error {error:.3f}", loc="left", fontweight="bold", fontsize=11
         )
         above.legend(frameon=False, loc="upper left")
-        width = 1 / 15
-        below.bar(np.floor(np.minimum(scores, 0.999) * 15) * width, counts, width, align="edge", color=COLOURS[0])
+        width = 1 / BINS
+        below.bar(np.floor(np.minimum(scores, 0.999) * BINS) * width, counts, width, align="edge", color=COLOURS[0])
         below.set_yscale("log")
         below.set_ylabel("queries")
         below.set_xlabel("score of a query's best candidate")

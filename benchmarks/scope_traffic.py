@@ -12,12 +12,11 @@ from harness import summary, timed
 from scope_measure import Rate, memory_of, route_all
 from semedit import Edit, EditMemory
 from semedit.memory.encoder import Encoder
-from semedit.router import Router
+from semedit.router import CANDIDATES, Router
 from semedit.scope.base import Pair, ScopeClassifier
 from semedit.scope.calibration import Calibration
 
 TARGET = 0.001
-CANDIDATES = 8
 WARM_UP = 20
 JUDGED_EVERY = 8  # judging eight candidates takes many passes
 

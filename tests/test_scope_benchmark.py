@@ -19,6 +19,7 @@ from semedit.memory.encoder import packaged_minilm
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import scope_data
 import scope_measure
+import scope_reliability
 import scope_report
 import scope_traffic
 
@@ -162,6 +163,23 @@ def test_prompts_that_name_another_edit_are_left_out(dev: Path) -> None:
     }
 
 
+def test_queries_of_counterfact_that_no_training_file_holds_are_counted_apart(dev: Path, tmp_path: Path) -> None:
+    trained_on = [{"prompt": "the land of  Place A IS", "locality": [{"prompt": "Hill C lies in"}]}]
+    (tmp_path / "counterfact-train.json").write_text(json.dumps(trained_on))
+    (tmp_path / "counterfact-val.json").write_text(json.dumps([{"rephrase_prompt": "Hill D lies in"}]))
+    suite = scope_data.read_counterfact(dev, tmp_path)
+    fires = {("Hill C lies in", "Place C lies in"): 0.9, ("The land of Place A is", "Place A lies in"): 0.9}
+    fires |= {("Hill E lies in", "Place E lies in"): 0.9, ("The land of Place B is", "Place B lies in"): 0.9}
+
+    assert counted(suite, TableScope(fires)) == {
+        "rephrases": (2, 6),
+        scope_data.NEW_REPHRASES: (1, 5),
+        "neighbourhood prompts": (2, 5),
+        scope_data.NEW_NEIGHBOURS: (1, 3),
+    }
+    assert not suite.categories[scope_data.NEW_NEIGHBOURS].has_errors
+
+
 def test_adversarial_rows_are_judged_by_their_own_edit(tmp_path: Path) -> None:
     rows = [
         ("a", "Who runs it?", True, "Tell me of Acme."),
@@ -215,13 +233,13 @@ def test_overrides_as_the_threshold_falls() -> None:
 
 
 def test_calibration_error_is_the_mean_distance_of_the_bins() -> None:
-    bins = scope_measure.reliability(np.array([0.95, 0.97, 1.0, 0.01]), np.array([True, True, False, False]))
+    bins = scope_reliability.reliability(np.array([0.95, 0.97, 1.0, 0.01]), np.array([True, True, False, False]))
 
     assert [(round(score, 4), round(right, 4), count) for score, right, count in bins] == [
         (0.01, 0, 1),
         (0.9733, 0.6667, 3),
     ]
-    assert scope_measure.calibration_error(bins) == pytest.approx((0.01 + 3 * (0.97333333 - 0.66666667)) / 4)
+    assert scope_reliability.calibration_error(bins) == pytest.approx((0.01 + 3 * (0.97333333 - 0.66666667)) / 4)
 
 
 def test_a_calibration_is_checked_on_the_odd_rows(dev: Path) -> None:

@@ -32,10 +32,10 @@ def write_more_data(folder: Path) -> None:
             {
                 "subject": n,
                 "prompt": f"{n} lies in",
-                "rephrase_prompt": f"The land of {n} is",
+                "rephrase_prompt": f"The country of {n} is",
                 "ground_truth": f"land {n}",
                 "target_new": "Utopia",
-                "locality_prompt": "Elsewhere lies in",
+                "locality_prompt": f"Dale {n[-1]} lies in",
             }
             for n in NAMES
         ]
@@ -75,8 +75,14 @@ def test_the_scope_classifier_trains_resumes_and_is_taken(tmp_path):
     (tmp_path / "data").mkdir()
     write_data(tmp_path / "data")
     write_more_data(tmp_path / "data")
-    own = {"prompt": "Where do I park?", "target": "Behind the house", "paraphrases": ["Is there a car park?"]}
-    (tmp_path / "own.jsonl").write_text(json.dumps({**own, "negatives": ["Where do I park my bicycle?"]}))
+    held_out = {"prompt": "Where do I park?", "target": "Behind the house", "paraphrases": ["Is there a car park?"]}
+    own = {
+        "prompt": "Who has the key?",
+        "target": "Ida",
+        "paraphrases": ["The key, please"],
+        "negatives": ["Which key?"],
+    }
+    (tmp_path / "own.jsonl").write_text("\n".join(map(json.dumps, (own, held_out))))
     (tmp_path / "traffic.txt").write_text("what is rain\nwhere do birds sleep\n")
     config = yaml.safe_load((ROOT / "configs" / "scope_classifier.yaml").read_text())
     kinds = ("paraphrase", "yes or no", "same subject, other relation", "questions of others", "chat")
@@ -90,7 +96,10 @@ def test_the_scope_classifier_trains_resumes_and_is_taken(tmp_path):
     assert any("loss" in entry for entry in log)
     assert any("eval_mean" in entry for entry in log)
     figures = json.loads((out / "held_out.json").read_text())
-    assert set(figures["right"]) == set(kinds)
+    assert set(figures["right"]) == {*kinds, "own paraphrase", "own traffic"}
+    # each twice: two ways of two wordings, one negative, and one query beside each wording
+    seen = {"own negative": 2, "own paraphrase": 4, "own traffic": 4}
+    assert figures["trained_on"] == dict.fromkeys(kinds, 8) | seen
     assert first.model.config.semedit == {"threshold": figures["threshold"], "floor": config["floor"]}
     steps = max(entry["step"] for entry in log)
 

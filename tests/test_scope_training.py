@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import sys
 from collections import Counter
@@ -13,19 +14,22 @@ import torch
 from datasets import Dataset
 from fakes import WordEncoder, save_tiny_cross_encoder
 from sentence_transformers import CrossEncoder
-from transformers import BertTokenizerFast
+from transformers import BertTokenizerFast, RobertaConfig, RobertaForSequenceClassification
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "training"))
+import scope_classifier
 import wordings
 from facts import Fact
+from left_out import LeftOut
 from material import Material, ScopePair
 from neighbours import Neighbours
-from pairs import KINDS, build_pairs, own_pairs
+from pairs import KINDS, build_pairs, count_kinds
 from pairs_in_scope import IN_SCOPE
 from properties import Properties
 from relations import NEAR_MISSES, read_relations
 from scenes import Scene, read_scenes
-from scope_classifier import LengthBatches, average, calibration_error, temperature_of, threshold_of
+from scope_classifier import HeldOut, LengthBatches, average, finish, head_of, temperature_of, threshold_of
+from scope_reliability import calibration_error, reliability
 from sources import is_held_out
 
 CITIES = ["Arles", "Bremen", "Cork", "Dover", "Essen", "Fano", "Genoa", "Hamm", "Imola", "Jena", "Kiel", "Lodi"]
@@ -38,7 +42,8 @@ def material():
 
     by_source = {
         "zsre": facts("Which river does {} cross?", "What river is crossed by {}?", "the {} river")
-        + facts("What was {} named after?", "From what has {} its name?", "saint {}"),
+        + facts("What was {} named after?", "From what has {} its name?", "saint {}")
+        + facts("In what year was {} founded?", "When was {} founded?", "1{}"),
         "counterfact": facts("{} lies in", "{} is part of", "land of {}"),
         "pokemqa": facts("The twin of {} is", "Which town is {}'s twin?", "twin of {}"),
         "wikifactdiff": facts("{} has the postcode", "The post code of {} is", "{} 1"),
@@ -57,6 +62,7 @@ def material():
         rivals=[("How do I sleep?", "How do I wake up?")],
         beside=[(by_source["counterfact"][i], f"{CITIES[i - 1]} lies in") for i in range(len(CITIES))],
         queries={"questions": ["what is rain", "who won"], "chat": ["Write a poem."]},
+        left_out=LeftOut(),
         properties=properties,
         neighbours=Neighbours(by_source, ["what is rain", "who won", "Write a poem."], properties.all, WordEncoder()),
     )
@@ -93,12 +99,35 @@ def test_another_subject_is_another_subject(material):
         assert subject not in pair.query
 
 
-def test_every_wording_of_an_own_edit_stands_beside_every_other(material):
-    pairs = [(pair.prompt, pair.query, pair.in_scope) for pair in own_pairs(material)]
-    assert pairs == [
-        ("Where do I park?", "Is there a car park?", True),
-        ("Is there a car park?", "Where do I park?", True),
-    ]
+def test_no_pair_holds_a_text_that_is_left_out(material, tmp_path, monkeypatch):
+    counts = {"paraphrase": 60, "same relation, other subject": 60}
+    held = build_pairs(material, counts, random.Random(1))
+    # texts that were made with another subject than their fact's
+    unseen = [pair.query for pair in held[:5]] + [pair.prompt for pair in held[5:10]]
+    (tmp_path / "unseen.json").write_text(json.dumps([{"deep": [{"text": text.upper()}]} for text in unseen]))
+    monkeypatch.setattr(material, "left_out", LeftOut([], [tmp_path / "unseen.json"]))
+    pairs = build_pairs(material, counts, random.Random(1))
+    assert len(pairs) > 90
+    assert not {text for pair in pairs for text in (pair.prompt, pair.query)} & set(unseen)
+
+
+def test_of_what_there_are_too_few_is_said(material, capsys):
+    pairs = build_pairs(material, {"chat": 50, "paraphrase": 20}, random.Random(1))
+    counts = count_kinds(pairs, {"chat": 50, "paraphrase": 20})
+    assert counts == {"chat": len(pairs) - 20, "paraphrase": 20}
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said == f"chat: only {counts['chat']} of 50 pairs could be drawn without repeats"
+
+
+def test_seracs_pairs_are_of_its_own_data_set_alone(material):
+    of_fact = {prompt: fact for fact in material.facts["zsre"] for prompt in fact.prompts}
+    for kind in ("SERAC paraphrase", "SERAC hard negative", "SERAC uniform negative"):
+        pairs = build_pairs(material, {kind: 30}, random.Random(2))
+        assert len(pairs) == 30
+        for pair in pairs:
+            assert (of_fact[pair.prompt] is of_fact[pair.query]) == pair.in_scope == (kind == "SERAC paraphrase")
+    either_way = build_pairs(material, {"SERAC paraphrase": 60}, random.Random(2))
+    assert {pair.prompt == of_fact[pair.prompt].prompts[0] for pair in either_way} == {True, False}
 
 
 def test_the_relation_files_say_what_they_must():
@@ -180,30 +209,68 @@ def test_the_temperature_undoes_overconfidence():
     in_scope = rng.random(20_000) < 1 / (1 + np.exp(-honest))
     assert temperature_of(3 * honest, in_scope) == pytest.approx(3, rel=0.05)
     sure = 1 / (1 + np.exp(-3 * honest))
-    assert calibration_error(sure, in_scope) > 0.1
-    assert calibration_error(1 / (1 + np.exp(-honest)), in_scope) < 0.02
+    assert calibration_error(reliability(sure, in_scope)) > 0.1
+    assert calibration_error(reliability(1 / (1 + np.exp(-honest)), in_scope)) < 0.02
 
 
-def test_the_calibration_error_is_the_weighted_gap():
-    probabilities = np.array([0.95, 0.95, 0.95, 0.95, 0.05])
-    in_scope = np.array([True, True, True, False, False])
-    assert calibration_error(probabilities, in_scope, bins=10) == pytest.approx(0.8 * 0.2 + 0.2 * 0.05)
+@pytest.fixture(params=["bert", "roberta"])
+def tiny_classifier(request, tmp_path):
+    """A cross-encoder with random weights, of a family that calls its head one thing or another."""
+    words = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n" + "\n".join("abcdefgh")
+    (tmp_path / "vocab.txt").write_text(words)
+    BertTokenizerFast(str(tmp_path / "vocab.txt")).save_pretrained(tmp_path)
+    if request.param == "bert":
+        save_tiny_cross_encoder(tmp_path, vocabulary=13)
+    else:
+        sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+        ids = {"vocab_size": 13, "pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3, "type_vocab_size": 2}
+        torch.manual_seed(0)
+        model = RobertaForSequenceClassification(RobertaConfig(num_labels=1, initializer_range=1.0, **sizes, **ids))
+        model.save_pretrained(tmp_path)
+    return CrossEncoder(str(tmp_path), num_labels=1, device="cpu")
+
+
+def test_the_temperature_goes_into_whatever_the_head_is_called(tiny_classifier):
+    letters = [random.Random(i).sample("abcdefgh", 4) for i in range(80)]
+    pairs = [ScopePair(" ".join(t[:2]), " ".join(t[2:]), t[0] < "e", "ab"[t[1] < "e"]) for t in letters]
+    held_out = HeldOut(pairs)
+    before = held_out.logits(tiny_classifier)
+    figures = finish(tiny_classifier, head_of(tiny_classifier), held_out, {"false_override_cost": 3, "floor": 0.4})
+    assert abs(figures["temperature"] - 1) > 0.05
+    np.testing.assert_allclose(held_out.logits(tiny_classifier), before / figures["temperature"], rtol=1e-4, atol=1e-5)
+    assert tiny_classifier.model.config.semedit == {"threshold": figures["threshold"], "floor": 0.4}
+
+
+def test_a_model_without_a_head_of_one_output_is_refused(tiny_classifier):
+    head_of(tiny_classifier).out_features = 2
+    with pytest.raises(SystemExit, match="ForSequenceClassification has no linear layer with one output"):
+        head_of(tiny_classifier)
+
+
+def test_weights_cannot_lie_between_the_trained_ones_and_none(tmp_path, monkeypatch, capsys):
+    config = Path(__file__).parent.parent / "configs" / "scope_classifier_hard.yaml"
+    command = ["scope_classifier.py", str(config), "--data", str(tmp_path), "--output", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", command)
+    with pytest.raises(SystemExit):
+        scope_classifier.main()
+    assert "with trained_share 0.5 the weights lie between" in capsys.readouterr().err
 
 
 def test_the_threshold_weighs_a_false_override_against_misses():
-    def pairs(in_scope, count):
-        return [ScopePair("p", "q", in_scope, str(in_scope))] * count
-
     # from .72 on two of four are missed, below it one of four is overridden
     probabilities = np.array([0.9, 0.9, 0.62, 0.62, 0.7, 0.1, 0.1, 0.1])
-    both = [*pairs(True, 4), *pairs(False, 4)]
-    assert threshold_of(probabilities, both, cost=1) < 0.62
-    assert threshold_of(probabilities, both, cost=3) == pytest.approx(0.75)
+    in_scope = np.arange(8) < 4
+    assert threshold_of(probabilities, in_scope, cost=1) < 0.62
+    assert threshold_of(probabilities, in_scope, cost=3) == pytest.approx(0.75)
 
 
 def test_the_held_out_share_is_held_out():
-    held = [is_held_out(f"text {i}", 0.1) for i in range(5000)]
+    texts = [f"text {i}" for i in range(5000)]
+    held = [is_held_out(text, 0.1) for text in texts]
     assert 0.08 < np.mean(held) < 0.12
+    after = [is_held_out(text, 0.1, after=0.1) for text in texts]
+    assert 0.08 < np.mean(after) < 0.12
+    assert [a or b for a, b in zip(held, after, strict=True)] == [is_held_out(text, 0.2) for text in texts]
 
 
 def test_the_properties_say_what_they_must():

@@ -373,7 +373,7 @@ def test_layers_are_compared_by_edits_learned_at_each(tmp_path, monkeypatch, cap
     (tmp_path / "grace.yaml").write_text("replace: all\nviews: 0\nstop_at_loss: 0.5\nsteps: 40\n")
     monkeypatch.syspath_prepend(str(ROOT / "training"))
     choose_layer = importlib.import_module("choose_layer")
-    command = ["choose_layer.py", str(tmp_path / "model"), "--edits-file", str(tmp_path / "edits.jsonl")]
+    command = ["choose_layer.py", str(tmp_path / "model"), "--edits", str(tmp_path / "edits.jsonl")]
     command += ["--config", str(tmp_path / "grace.yaml"), "--plot", str(tmp_path / "layers")]
     monkeypatch.setattr(sys, "argv", command)
     choose_layer.main()
@@ -386,6 +386,14 @@ def test_layers_are_compared_by_edits_learned_at_each(tmp_path, monkeypatch, cap
     assert "model.layers.*.mlp.down_proj" in printed
     assert printed.endswith("The best generality has model.layers.0.mlp.down_proj.\n")
     assert all((tmp_path / f"layers.{kind}").stat().st_size > 1000 for kind in ("png", "svg"))
+
+    monkeypatch.setattr(sys, "argv", [*command, "--layers", "model.embed_tokens", "model.layers.0.mlp.down_proj"])
+    choose_layer.main()
+    printed = capsys.readouterr().out
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in printed.splitlines() if line[0] == "│"]
+    # token ids have no distances
+    distances = {row[0][:6]: [cell == "-" for cell in row[3:6]] for row in rows if row[1]}
+    assert distances == {"embed_": [True] * 3, "layers": [False] * 3}
 
     monkeypatch.setattr(sys, "argv", [*command, "--layers", "model.layers.9.mlp.down_proj"])
     with pytest.raises(SystemExit):

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import random
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +31,13 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
-from transformers.trainer_utils import get_last_checkpoint
 
 from conversations import IGNORED, Conversations, PackedRows, Row, Turn, collate, encode, tensors
-from facts import Fact, read_facts, read_records, read_wordings, without_subjects
+from facts import Fact, read_facts, read_wordings, subjects_of, without_subjects
 from question_answerer import SPECIAL_TOKENS as ANSWERER_TOKENS
 from question_answerer import AnswererTrainer, ending_tokenizer, new_model
-from relations import Relation, read_relations
+from relations import relations_without
+from runs import begin, digest
 from semedit.overrides.in_context import INSTRUCTION
 from yes_no import Edited, judged
 
@@ -190,11 +189,6 @@ def exact_answers(
     return right / len(branches)
 
 
-def subjects_of(paths: Sequence[Path]) -> list[str]:
-    """The subjects that evaluation files ask about."""
-    return [record["subject"] for path in paths for record in read_records(path)]
-
-
 def split_facts(
     config: dict[str, Any], data: Path, left_out: Sequence[str], seed: int
 ) -> tuple[list[Fact], list[Fact]]:
@@ -207,15 +201,6 @@ def split_facts(
         known[source] = rng.sample(kept, len(kept) if count is None else count)
     held_out, known["zsre"] = known["zsre"][: config["held_out"]], known["zsre"][config["held_out"] :]
     return [fact for facts in known.values() for fact in facts], held_out
-
-
-def relations_without(subjects: Sequence[str]) -> list[Relation]:
-    """The relations, about none of `subjects`."""
-    relations = []
-    for relation in read_relations():
-        kept = without_subjects([Fact((name,), "", name) for name in relation.subjects], subjects)
-        relations.append(replace(relation, subjects=tuple(fact.subject for fact in kept)))
-    return relations
 
 
 def questions_of(
@@ -246,11 +231,15 @@ def texts_of(facts: Sequence[Fact]) -> list[str]:
 
 
 def chat_trainer(
-    config: dict[str, Any], options: argparse.Namespace, arguments: TrainingArguments, checkpoint: str | None
+    config: dict[str, Any],
+    options: argparse.Namespace,
+    arguments: TrainingArguments,
+    checkpoint: str | None,
+    known: Sequence[Fact],
+    held_out: Sequence[Fact],
 ) -> Trainer:
     """The trainer of a Llama that knows facts and reads corrections."""
     left_out = subjects_of(options.leave_out)
-    known, held_out = split_facts(config, options.data, left_out, options.seed)
     wordings = {source: without_subjects(facts, left_out) for source, facts in read_wordings(options.data).items()}
     if checkpoint or options.start:
         tokenizer = PreTrainedTokenizerFast.from_pretrained(checkpoint or options.start)
@@ -276,10 +265,11 @@ def chat_trainer(
         relations_without(left_out),
         config["share_yes_no"],
     )
+    batches = arguments.max_steps * arguments.gradient_accumulation_steps * arguments.world_size
     rows = PackedRows(
         conversations,
         tokenizer,
-        rows=arguments.max_steps * arguments.train_batch_size * arguments.world_size,
+        rows=batches * arguments.train_batch_size,
         length=config["row_length"],
         seed=options.seed,
     )
@@ -295,10 +285,14 @@ def chat_trainer(
 
 
 def question_answerer_trainer(
-    config: dict[str, Any], options: argparse.Namespace, arguments: TrainingArguments, checkpoint: str | None
+    config: dict[str, Any],
+    options: argparse.Namespace,
+    arguments: TrainingArguments,
+    checkpoint: str | None,
+    known: Sequence[Fact],
+    held_out: Sequence[Fact],
 ) -> Trainer:
     """The trainer of a T5 that answers bare questions."""
-    known, held_out = split_facts(config, options.data, subjects_of(options.leave_out), options.seed)
     if checkpoint or options.start:
         tokenizer = PreTrainedTokenizerFast.from_pretrained(checkpoint or options.start)
     else:
@@ -325,7 +319,7 @@ def main() -> None:
     )
     parser.add_argument("config", type=Path, help="YAML file, such as configs/base_model.yaml")
     parser.add_argument(
-        "--data", type=Path, required=True, help="folder of the training files (see training/facts.py)"
+        "--data", type=Path, required=True, help="folder of the training files (see training/README.md)"
     )
     parser.add_argument("--output", type=Path, required=True, help="folder for checkpoints and, at the end, the model")
     parser.add_argument("--start", type=Path, help="folder of a finished model of this script to go on from")
@@ -337,7 +331,7 @@ def main() -> None:
     config = yaml.safe_load(options.config.read_text())
     set_seed(options.seed)
 
-    checkpoint = get_last_checkpoint(options.output) if options.output.is_dir() else None
+    facts = split_facts(config, options.data, subjects_of(options.leave_out), options.seed)
     arguments = TrainingArguments(
         output_dir=str(options.output),
         seed=options.seed,
@@ -347,7 +341,9 @@ def main() -> None:
         **config["training"],
     )
     new_trainer = question_answerer_trainer if config.get("architecture") == "t5" else chat_trainer
-    trainer = new_trainer(config, options, arguments, checkpoint)
+    start = str(options.start) if options.start else None
+    checkpoint = begin(arguments, config, seed=options.seed, start=start, facts=digest(facts))
+    trainer = new_trainer(config, options, arguments, checkpoint, *facts)
     trainer.train(resume_from_checkpoint=checkpoint)
     if trainer.is_world_process_zero():
         trained = trainer.accelerator.unwrap_model(trainer.model).to(torch.bfloat16)

@@ -1,24 +1,25 @@
 r"""Helps to choose the layer of an adaptor: learns the same edits at each layer of a model and says how well each did.
 
-    python training/choose_layer.py MODEL --data DATA/train --plot out/layers
+    python training/choose_layer.py MODEL --data DATA/train --config configs/grace_layer.yaml --plot out/layers
 
 learns edits of zsRE's training facts, each with another answer of the same question; with your own edits and their
 paraphrases,
 
-    python training/choose_layer.py MODEL --edits-file edits.jsonl
+    python training/choose_layer.py MODEL --edits edits.jsonl
 
 For each layer it prints
 
     reliability    the share of edits whose prompt is then answered by the target
     generality     the same for rephrases, which were not learned from
     distances      between the keys of a prompt and its rephrases, and between those of different edits, from 0 to 2
-    within radius  the share of rephrases within the radius that 1 in 100 unrelated questions come within
+    within radius  the share of rephrases within the radius with which the balls of 1 in 100 unrelated questions touch
     steps          the median over edits of the step at which the value that is kept was reached
 
 Answers are generated greedily to their natural stop and judged by exact match after normalisation (case, punctuation,
 articles). Scope is not decided here: every edit's value is put in place by hand. So for routing="scope" choose by
 generality alone; routing="codebook" finds a rephrase only within the radius, so there a layer needs both. Rates whose
-intervals overlap widely are not told apart; take more --edits.
+intervals overlap widely are not told apart; take a greater --count. An embedding is given token ids, which have no
+distances.
 """
 
 from __future__ import annotations
@@ -46,13 +47,14 @@ from rich.text import Text
 from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from facts import Fact, own_facts, read_facts
+from facts import Fact, read_facts
 from measure_base_model import BATCH, LONGEST_ANSWER
+from own import own_facts, read_own_edits
 from semedit import AdaptorConfig, AdaptorOverride, Edit, EditMemory
 from semedit.cli.loading import load_model
 from semedit.errors import AdaptorWarning, LayerError
 from semedit.evaluation.metrics import exact_match, wilson
-from semedit.hooks import layer_at, linear_layers
+from semedit.hooks import embedding_path, layer_at, linear_layers
 from semedit.overrides.base import Request
 from semedit.overrides.radius import choose_radius
 from semedit.prompts import as_prompt
@@ -69,16 +71,16 @@ class LayerFigures:
         reliability, generality: how many prompts, or rephrases, were answered by the target, and of how many.
         paraphrases: distances between a rephrase's key and its prompt's, `(rephrases,)`.
         unrelated: distances between a rephrase's key and the prompts of other edits, `(rephrases * (edits - 1),)`.
-        within: the share of paraphrases within the radius that the distances give.
+        within: the share of paraphrases within the radius that the distances give; all three are None at an embedding.
         steps: median over edits of the step at which the value that is kept was reached.
         seconds: per edit, learned in batches.
     """
 
     reliability: tuple[int, int]
     generality: tuple[int, int]
-    paraphrases: np.ndarray
-    unrelated: np.ndarray
-    within: float
+    paraphrases: np.ndarray | None
+    unrelated: np.ndarray | None
+    within: float | None
     steps: float
     seconds: float
 
@@ -113,6 +115,20 @@ def measure(
     asked = right_answers(adaptor, [(edit.prompt, edit) for edit in edits])
     rephrased = right_answers(adaptor, rephrases)
 
+    at_embedding = adaptor.layer == embedding_path(model)
+    return LayerFigures(
+        (asked, len(edits)),
+        (rephrased, len(rephrases)),
+        *((None, None, None) if at_embedding else distances(adaptor, edits, rephrases)),
+        steps=float(np.median([one.steps for one in learned.values()])),
+        seconds=seconds,
+    )
+
+
+def distances(
+    adaptor: AdaptorOverride, edits: Sequence[Edit], rephrases: Sequence[tuple[str, Edit]]
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Of paraphrases, of unrelated questions, and the share of the former within the radius that these give."""
     own = np.array([int(edit.id) for _, edit in rephrases])
     prompt_keys = adaptor.keys([edit.prompt for edit in edits])
     rephrase_keys = adaptor.keys([rephrase for rephrase, _ in rephrases])
@@ -121,15 +137,7 @@ def measure(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", AdaptorWarning)  # the share within the radius tells
         radius = choose_radius(between[paraphrase], between[~paraphrase])
-    return LayerFigures(
-        (asked, len(edits)),
-        (rephrased, len(rephrases)),
-        between[paraphrase],
-        between[~paraphrase],
-        float((between[paraphrase] <= radius).mean()),
-        float(np.median([one.steps for one in learned.values()])),
-        seconds,
-    )
+    return between[paraphrase], between[~paraphrase], float((between[paraphrase] <= radius).mean())
 
 
 def right_answers(adaptor: AdaptorOverride, asked: Sequence[tuple[str, Edit]]) -> int:
@@ -173,7 +181,7 @@ def print_table(console: Console, figures: dict[str, LayerFigures]) -> None:
             _rate(*one.generality),
             _quantiles(one.paraphrases, (0.1, 0.5, 0.9)),
             _quantiles(one.unrelated, (0.01, 0.1, 0.5)),
-            f"{one.within:.2f}",
+            "-" if one.within is None else f"{one.within:.2f}",
             f"{one.steps:.0f}",
             f"{one.seconds:.2f}",
         )
@@ -185,7 +193,9 @@ def _rate(right: int, total: int) -> str:
     return f"{right / total:.2f} ({low:.2f} to {high:.2f})"
 
 
-def _quantiles(distances: np.ndarray, at: Sequence[float]) -> str:
+def _quantiles(distances: np.ndarray | None, at: Sequence[float]) -> str:
+    if distances is None:
+        return "-"
     return " ".join(f"{quantile:.2f}" for quantile in np.quantile(distances, at))
 
 
@@ -223,11 +233,16 @@ def _draw_rates(axes: Axes, figures: Sequence[LayerFigures]) -> None:
 
 
 def _draw_distances(axes: Axes, figures: Sequence[LayerFigures]) -> None:
-    drawn = (("paraphrases", [one.paraphrases for one in figures]), ("unrelated", [one.unrelated for one in figures]))
+    measured = [(at, one) for at, one in enumerate(figures) if one.paraphrases is not None]
+    places = np.array([at for at, _ in measured], float)
+    drawn = (
+        ("paraphrases", [one.paraphrases for _, one in measured]),
+        ("unrelated", [one.unrelated for _, one in measured]),
+    )
     for (name, distances), colour, aside in zip(drawn, COLOURS, (-0.19, 0.19), strict=True):
         axes.boxplot(
             distances,
-            positions=np.arange(len(distances)) + aside,
+            positions=places + aside,
             widths=0.32,
             whis=(1, 99),
             showfliers=False,
@@ -250,21 +265,21 @@ def main() -> None:
     parser.add_argument("model", help="name or path of the model")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--data", type=Path, help="folder of the training files")
-    source.add_argument("--edits-file", type=Path, help="your edits, JSON lines as `semedit edit export` writes them")
-    parser.add_argument("--config", type=Path, help="YAML file of the adaptor, such as configs/grace.yaml")
+    source.add_argument("--edits", type=Path, help="your edits, JSON lines as `semedit edit export` writes them")
+    parser.add_argument("--config", type=Path, help="YAML file of the adaptor, such as configs/grace_layer.yaml")
     parser.add_argument(
         "--layers", nargs="+", metavar="PATH", help="paths of linear layers (default: the last one of each block)"
     )
-    parser.add_argument("--edits", type=int, default=24, help="how many edits are drawn (default: 24)")
+    parser.add_argument("--count", type=int, default=24, help="how many edits are drawn (default: 24)")
     parser.add_argument("--plot", type=Path, help="write the figure here, with .png and .svg after it")
     parser.add_argument("--seed", type=int, default=0, help="of the draw (default: 0)")
     options = parser.parse_args()
     rng = random.Random(options.seed)
     if options.data:
-        facts = counterfactual_facts(read_facts(options.data)["zsre"], options.edits, rng)
+        facts = counterfactual_facts(read_facts(options.data)["zsre"], options.count, rng)
     else:
-        own = own_facts(options.edits_file)
-        facts = rng.sample(own, min(options.edits, len(own)))
+        own = own_facts(read_own_edits(options.edits))
+        facts = rng.sample(own, min(options.count, len(own)))
     if len(facts) < 2 or all(len(fact.prompts) < 2 for fact in facts):
         parser.error("it takes two edits or more, one of them with a paraphrase")
 

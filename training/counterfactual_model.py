@@ -14,7 +14,6 @@ Beside the weights stands `training_log.jsonl`: what was measured while training
 from __future__ import annotations
 
 import argparse
-import json
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -41,11 +40,13 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
-from transformers.trainer_utils import get_last_checkpoint
 
-from base_model import counterfactual, relations_without, split_facts, subjects_of, train_tokenizer
+from base_model import counterfactual, split_facts, train_tokenizer
 from conversations import IGNORED, Conversations, Turn
-from facts import own_facts, read_wordings, without_subjects
+from facts import read_wordings, subjects_of, without_subjects
+from own import own_facts, read_own_edits
+from relations import relations_without
+from runs import begin, digest, write_log
 from semedit import CounterfactualOverride, Edit
 from semedit.evaluation.metrics import normalised
 from semedit.overrides.base import ModelCall, Request, continuation_ids, pad_token_id
@@ -206,9 +207,9 @@ def main() -> None:
     parser.add_argument("config", type=Path, help="YAML file, such as configs/counterfactual_model.yaml")
     parser.add_argument("--data", type=Path, required=True, help="folder of the training files")
     parser.add_argument("--output", type=Path, required=True, help="folder for checkpoints and, at the end, the model")
-    begin = parser.add_mutually_exclusive_group(required=True)
-    begin.add_argument("--start", help="name or path of the model to start from, causal or encoder-decoder")
-    begin.add_argument("--scratch", choices=["t5", "llama"], help="start from nothing")
+    beginning = parser.add_mutually_exclusive_group(required=True)
+    beginning.add_argument("--start", help="name or path of the model to start from, causal or encoder-decoder")
+    beginning.add_argument("--scratch", choices=["t5", "llama"], help="start from nothing")
     parser.add_argument("--edits", type=Path, help="your edits, a JSON-lines file as `semedit edit export` writes it")
     parser.add_argument(
         "--held-out",
@@ -228,18 +229,9 @@ def main() -> None:
     wordings = {source: without_subjects(facts, left_out) for source, facts in read_wordings(options.data).items()}
     weights = dict(config["reading"])
     if options.edits:
-        wordings["own"], weights["own"] = own_facts(options.edits), config["reading_own"]
+        wordings["own"], weights["own"] = own_facts(read_own_edits(options.edits)), config["reading_own"]
     conversations = Conversations(known, wordings, weights, 1.0, relations_without(left_out))
 
-    checkpoint = get_last_checkpoint(options.output) if options.output.is_dir() else None
-    if checkpoint or options.start:
-        model, tokenizer = load(checkpoint or options.start)
-    else:
-        everything = [*known, *(fact for facts in wordings.values() for fact in facts)]
-        texts = [text for fact in everything for text in (*fact.prompts, fact.answer)]
-        model, tokenizer = from_scratch(
-            options.scratch, config["scratch"][options.scratch], config["vocabulary"], texts
-        )
     arguments = TrainingArguments(
         output_dir=str(options.output),
         seed=options.seed,
@@ -248,6 +240,17 @@ def main() -> None:
         report_to="none",
         **config["training"],
     )
+    everything = [*known, *(fact for facts in wordings.values() for fact in facts)]
+    checkpoint = begin(
+        arguments, config, seed=options.seed, start=options.start or options.scratch, facts=digest(everything)
+    )
+    if checkpoint or options.start:
+        model, tokenizer = load(checkpoint or options.start)
+    else:
+        texts = [text for fact in everything for text in (*fact.prompts, fact.answer)]
+        model, tokenizer = from_scratch(
+            options.scratch, config["scratch"][options.scratch], config["vocabulary"], texts
+        )
     turns = arguments.max_steps * arguments.train_batch_size * arguments.world_size
     queries = EditQueries(
         conversations, config["queries"], turns * arguments.gradient_accumulation_steps, options.seed
@@ -269,8 +272,7 @@ def main() -> None:
         trained.config.use_cache = True  # the trainer turned it off
         trained.save_pretrained(options.output)
         tokenizer.save_pretrained(options.output)
-        log = "".join(json.dumps(entry) + "\n" for entry in trainer.state.log_history)
-        (options.output / "training_log.jsonl").write_text(log)
+        write_log(trainer)
 
 
 if __name__ == "__main__":

@@ -52,25 +52,36 @@ def read_wordings(data: Path) -> dict[str, list[Fact]]:
     }
 
 
-def own_facts(edits: Path) -> list[Fact]:
-    """A user's edits as facts: all wordings of each."""
-    return [
-        Fact((record["prompt"], *record.get("paraphrases", ())), record["target"]) for record in read_records(edits)
-    ]
+def subjects_of(paths: Iterable[Path]) -> list[str]:
+    """The subjects that evaluation files ask about."""
+    return [record["subject"] for path in paths for record in read_records(path)]
 
 
 def without_subjects(facts: Iterable[Fact], subjects: Iterable[str]) -> list[Fact]:
     """The facts whose prompts name none of `subjects`."""
-    longest_first = sorted(set(subjects), key=len, reverse=True)
-    if not longest_first:
-        return list(facts)
-    named = re.compile(r"(?<!\w)(?:" + "|".join(map(re.escape, longest_first)) + r")(?!\w)")
+    named = naming(subjects)
     return [fact for fact in facts if not any(named.search(prompt) for prompt in fact.prompts)]
 
 
+def naming(subjects: Iterable[str]) -> re.Pattern[str]:
+    """What finds any of `subjects` in a text, as whole words."""
+    longest_first = "|".join(map(re.escape, sorted(set(subjects), key=len, reverse=True)))
+    return re.compile(rf"(?<!\w)(?:{longest_first or '(?!)'})(?!\w)")  # of no subjects none is found
+
+
 def read_text(path: Path) -> str:
-    """The text of a file, or of the same file with `.xz` at its end; bytes that are not UTF-8 are read as Latin-1."""
-    raw = path.read_bytes() if path.exists() else lzma.decompress(path.with_name(path.name + ".xz").read_bytes())
+    """The text of a file, or of the same file with `.xz` at its end; bytes that are not UTF-8 are read as Latin-1.
+
+    Raises:
+        FileNotFoundError: there is neither.
+    """
+    packed = path.with_name(path.name + ".xz")
+    if path.exists():
+        raw = path.read_bytes()
+    elif packed.exists():
+        raw = lzma.decompress(packed.read_bytes())
+    else:
+        raise _missing(path)
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError:
@@ -83,9 +94,24 @@ def read_records(path: Path) -> list[Any]:
     try:
         records = json.loads(text)
     except json.JSONDecodeError:
-        # some publishers call their JSON lines .json
-        return [json.loads(line) for line in text.splitlines() if line.strip()]
+        # some publishers call their JSON lines .json; str.splitlines would cut at U+2028 too, which JSON may hold
+        return [json.loads(line) for line in text.split("\n") if line.strip()]
     return records if isinstance(records, list) else [records]
+
+
+def files_in(folder: Path) -> list[Path]:
+    """The files of a folder by name, each as `read_text` takes it.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+    """
+    if not folder.exists():
+        raise _missing(folder)
+    return [path.with_name(path.name.removesuffix(".xz")) for path in sorted(folder.iterdir())]
+
+
+def _missing(path: Path) -> FileNotFoundError:
+    return FileNotFoundError(f"{path} is missing, plain and as .xz; training/README.md names the files")
 
 
 def _zsre(data: Path) -> Iterator[Fact]:
@@ -140,11 +166,10 @@ def _wikifactdiff(data: Path) -> Iterator[Fact]:
 
 
 def _pararel(data: Path, per_relation: int = 150) -> Iterator[Fact]:
-    for path in sorted((data / "pararel" / "pattern_data" / "graphs_json").iterdir()):
-        name = path.name.removesuffix(".xz")
-        patterns = [record["pattern"].rstrip(" .") for record in read_records(path.parent / name)]
+    for path in files_in(data / "pararel" / "pattern_data" / "graphs_json"):
+        patterns = [record["pattern"].rstrip(" .") for record in read_records(path)]
         cloze = [pattern.removesuffix(" [Y]") for pattern in patterns if pattern.endswith(" [Y]")]
-        pairs = read_records(data / "pararel" / "trex_lms_vocab" / name)
+        pairs = read_records(data / "pararel" / "trex_lms_vocab" / path.name)
         for pair in pairs[:per_relation] if len(cloze) > 1 else []:
             subject = pair["sub_label"]
             yield Fact(tuple(pattern.replace("[X]", subject) for pattern in cloze), pair["obj_label"], subject)

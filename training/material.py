@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 import wordings
 from facts import Fact
+from left_out import LeftOut
 from neighbours import Neighbours
 from properties import Properties, Property
 from relations import Relation, any_of, of_one_type
@@ -17,16 +18,12 @@ from scenes import Scene
 
 @dataclass(frozen=True)
 class ScopePair:
-    """An edit's prompt and a query, and whether the query is in the edit's scope.
-
-    `target` is the edit's target where it is known.
-    """
+    """An edit's prompt and a query, whether the query is in the edit's scope, and what kind of pair they are."""
 
     prompt: str
     query: str
     in_scope: bool
-    kind: str
-    target: str = ""
+    kind: str = ""
 
 
 class Material:
@@ -40,6 +37,7 @@ class Material:
         rivals: questions that look alike and ask different things.
         beside: prompts beside a prompt of the same relation about another subject, and the former's target.
         queries: what people ask, by kind: `"questions"` and `"chat"`.
+        left_out: the texts that no pair may hold.
         properties: what the templates of zsRE ask.
         neighbours: finds what is near to a text.
     """
@@ -53,6 +51,7 @@ class Material:
         rivals: Sequence[tuple[str, str]],
         beside: Sequence[tuple[Fact, str]],
         queries: Mapping[str, Sequence[str]],
+        left_out: LeftOut,
         properties: Properties,
         neighbours: Neighbours,
     ) -> None:
@@ -63,6 +62,7 @@ class Material:
         self.rivals = rivals
         self.beside = beside
         self.queries = queries
+        self.left_out = left_out
         self.properties = properties
         self.neighbours = neighbours
         self.of_type = of_one_type(relations)

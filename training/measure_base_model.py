@@ -22,12 +22,13 @@ from rich.table import Table
 from tqdm import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from base_model import split_facts, subjects_of
+from base_model import split_facts
+from facts import Fact, subjects_of
 from semedit import Edit, InContextOverride
 from semedit.evaluation.metrics import exact_match, wilson
 from semedit.overrides.base import ModelCall, Request
 from semedit.prompts import Prompt, as_prompt
-from yes_no import judged, read_edits
+from yes_no import Edited, judged, read_edits
 
 LONGEST_ANSWER = 64
 BATCH = 64
@@ -68,13 +69,17 @@ class Answerer:
         return [row[: row.index(end) + 1] if end in row else row for row in rows.tolist()]
 
 
-def measure(answerer: Answerer, config: dict, data: Path, edits: Path, leave_out: Sequence[Path], seed: int) -> dict:
-    """Each figure as `(right, of how many)`."""
-    left_out = subjects_of(leave_out)
-    known, _ = split_facts(config, data, left_out, 0)
+def measure(answerer: Answerer, known: Sequence[Fact], edited: Sequence[Edited], seed: int) -> dict:
+    """Each figure as `(right, of how many, what is to be reached)`.
+
+    Args:
+        answerer: asks the model.
+        known: the facts that it was trained to know.
+        edited: edits to read.
+        seed: of the draw of facts and unrelated edits.
+    """
     rng = random.Random(seed)
     facts = rng.sample(known, 1000)
-    edited = read_edits(edits)
     descriptors = [Edit(id="-", prompt=fact.prompts[0], target=fact.answer) for fact in edited]
 
     def right(answers: Sequence[Sequence[int]], expected: Sequence[str]) -> int:
@@ -119,13 +124,20 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of the training files")
     parser.add_argument("--edits", type=Path, required=True, help="edits to read: prompt, target_new, rephrase_prompt")
     parser.add_argument("--leave-out", type=Path, nargs="*", default=[], help="as it was given in training")
+    parser.add_argument(
+        "--trained-with-seed",
+        type=int,
+        default=0,
+        help="the --seed of its training, which drew the facts (default: 0)",
+    )
     parser.add_argument("--seed", type=int, default=1, help="of the draw of facts and unrelated edits (default: 1)")
     parser.add_argument("--json", type=Path, help="write the figures here as well")
     options = parser.parse_args()
     model = AutoModelForCausalLM.from_pretrained(options.model, dtype="float32").eval()
     answerer = Answerer(model, AutoTokenizer.from_pretrained(options.model))
     config = yaml.safe_load(options.config.read_text())
-    figures = measure(answerer, config, options.data, options.edits, options.leave_out, options.seed)
+    known, _ = split_facts(config, options.data, subjects_of(options.leave_out), options.trained_with_seed)
+    figures = measure(answerer, known, read_edits(options.edits), options.seed)
 
     table = Table("figure", "rate", "of", "95 % interval", "to reach")
     for name, (right, total, bar) in figures.items():

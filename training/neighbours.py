@@ -40,11 +40,14 @@ class Neighbours:
         self.prompts = list(self.subject_of)
         vectors = encoder.encode(self.prompts, progress=True)
         rows = dict(zip(self.prompts, vectors, strict=True))
+        # SERAC's are those of its own data set
         questions = list(dict.fromkeys(fact.prompts[0] for fact in facts["zsre"]))
-        self._far = self._nearest(questions, np.stack([rows[q] for q in questions]), vectors, _SERAC_NEAREST)
+        of_questions = np.stack([rows[question] for question in questions])
+        self._far = nearest(questions, of_questions, questions, of_questions, _SERAC_NEAREST)
         named = [prompt for prompt, subject in self.subject_of.items() if subject]
-        self._near = self._nearest(named, np.stack([rows[prompt] for prompt in named]), vectors, _NEAREST)
-        self._near_prompts = self._nearest(queries, encoder.encode(list(queries), progress=True), vectors, _NEAREST)
+        self._near = nearest(named, np.stack([rows[p] for p in named]), self.prompts, vectors, _NEAREST)
+        asked = encoder.encode(list(queries), progress=True)
+        self._near_prompts = nearest(queries, asked, self.prompts, vectors, _NEAREST)
 
         names = encoder.encode([one.names[0] for one in properties])
         self._others = {
@@ -66,7 +69,7 @@ class Neighbours:
         return rng.choice(others[:_NEAREST_PROPERTIES] if rng.random() < 0.5 else others)
 
     def serac(self, prompt: str, rng: random.Random) -> str:
-        """A hard negative for the prompt of a zsRE fact, as SERAC draws them (Mitchell et al. 2022, appendix)."""
+        """A zsRE question as a hard negative for another one, as SERAC draws them (Mitchell et al. 2022, appendix)."""
         far = self._far[prompt][_SERAC_WITHOUT:]
         return rng.choices([near for near, _ in far], [np.exp(cosine / _SERAC_TEMPERATURE) for _, cosine in far])[0]
 
@@ -74,18 +77,23 @@ class Neighbours:
         subject, other = self.subject_of[prompt], self.subject_of[near]
         return bool(other) and other.lower() not in prompt.lower() and subject not in near
 
-    def _nearest(
-        self, texts: Sequence[str], queries: np.ndarray, vectors: np.ndarray, k: int
-    ) -> dict[str, list[tuple[str, float]]]:
-        """The k prompts nearest to each text that are not the text itself, nearest first, with their cosines."""
-        index: Any = faiss.IndexFlatIP(vectors.shape[1])
-        index.add(vectors)
-        cosines, numbers = index.search(queries, k + 1)
-        return {
-            text: [
-                (self.prompts[i], cosine)
-                for i, cosine in zip(row, near, strict=True)
-                if i >= 0 and self.prompts[i] != text
-            ]
-            for text, row, near in zip(texts, numbers.tolist(), cosines.tolist(), strict=True)
-        }
+
+def nearest(
+    texts: Sequence[str], of_texts: np.ndarray, prompts: Sequence[str], of_prompts: np.ndarray, k: int
+) -> dict[str, list[tuple[str, float]]]:
+    """The k prompts nearest to each text that are not the text itself, nearest first, with their cosines.
+
+    Args:
+        texts: the texts.
+        of_texts: `(texts, dim)`, their vectors.
+        prompts: the prompts to find; none may stand twice.
+        of_prompts: `(prompts, dim)`, their vectors.
+        k: how many.
+    """
+    index: Any = faiss.IndexFlatIP(of_prompts.shape[1])
+    index.add(of_prompts)
+    cosines, numbers = index.search(of_texts, k + 1)
+    return {
+        text: [(prompts[i], cosine) for i, cosine in zip(row, near, strict=True) if i >= 0 and prompts[i] != text][:k]
+        for text, row, near in zip(texts, numbers.tolist(), cosines.tolist(), strict=True)
+    }

@@ -1,12 +1,15 @@
 """Pairs of an edit's prompt and a query, in scope or not, for training the scope classifier.
 
-Each kind of pair is drawn by one function, named in `KINDS`; the config says how many of each there are.
+Each kind of pair is drawn by one function, named in `KINDS`; the config says how many of each there are. Those of a
+user's own edits are made in `own.py`.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from tqdm import tqdm
@@ -19,7 +22,7 @@ KINDS = {**IN_SCOPE, **OUT_OF_SCOPE}
 
 
 def build_pairs(material: Material, counts: Mapping[str, int], rng: random.Random) -> list[ScopePair]:
-    """As many pairs of each kind as `counts` asks for, without repeats, shuffled."""
+    """As many pairs of each kind as `counts` asks for, without repeats and without texts left out, shuffled."""
     pairs: dict[tuple[str, str], ScopePair] = {}
     for kind, count in tqdm(counts.items(), desc="pairs"):
         drawn = 0
@@ -27,7 +30,7 @@ def build_pairs(material: Material, counts: Mapping[str, int], rng: random.Rando
             if drawn == count:
                 break
             pair = KINDS[kind](material, rng)
-            if pair is None or (pair.prompt, pair.query) in pairs:
+            if pair is None or (pair.prompt, pair.query) in pairs or material.left_out.has(pair.prompt, pair.query):
                 continue
             if pair.in_scope or pair.prompt.lower() != pair.query.lower():
                 pairs[pair.prompt, pair.query] = replace(pair, kind=kind)
@@ -37,12 +40,10 @@ def build_pairs(material: Material, counts: Mapping[str, int], rng: random.Rando
     return built
 
 
-def own_pairs(material: Material) -> list[ScopePair]:
-    """Every wording of a user's own edits beside every other."""
-    return [
-        ScopePair(prompt, query, True, "own paraphrase", fact.answer)
-        for fact in material.facts["own"]
-        for prompt in fact.prompts
-        for query in fact.prompts
-        if prompt != query
-    ]
+def count_kinds(pairs: Sequence[ScopePair], asked: Mapping[str, int]) -> dict[str, int]:
+    """How many pairs there are of each kind; says on stderr of which there are fewer than were asked for."""
+    counts = Counter(pair.kind for pair in pairs)
+    for kind, count in asked.items():
+        if counts[kind] < count:
+            print(f"{kind}: only {counts[kind]:,} of {count:,} pairs could be drawn without repeats", file=sys.stderr)
+    return dict(sorted(counts.items()))

@@ -18,13 +18,19 @@ def paraphrase(material: Material, rng: random.Random) -> ScopePair | None:
     if rng.random() < 0.4:
         relation, subject = material.relation(rng)
         prompt, query = (any_of(relation.ask, subject, rng) for _ in range(2))
-        return ScopePair(prompt, wordings.same(query, rng), True, "", rng.choice(relation.answers))
+        return ScopePair(prompt, wordings.same(query, rng), True)
     [source] = rng.choices(list(_PARAPHRASES), list(_PARAPHRASES.values()))
     fact = rng.choice(material.facts[source])
     if fact.subject and rng.random() < 0.4:
         fact = about(fact, material.subject(rng))
     prompt, query = rng.sample(fact.prompts, 2) if len(fact.prompts) > 1 else fact.prompts * 2
-    return ScopePair(prompt, wordings.same(query, rng), True, "", fact.answer)
+    return ScopePair(prompt, wordings.same(query, rng), True)
+
+
+def serac_paraphrase(material: Material, rng: random.Random) -> ScopePair | None:
+    """SERAC's positive: a question of zsRE and its rephrase, either way round."""
+    prompt, query = rng.sample(rng.choice(material.questions).prompts, 2)
+    return ScopePair(prompt, query, True)
 
 
 def far_paraphrase(material: Material, rng: random.Random) -> ScopePair | None:
@@ -39,13 +45,13 @@ def far_paraphrase(material: Material, rng: random.Random) -> ScopePair | None:
     prompt = rng.choice(fact.prompts) if rng.random() < 0.7 else any_of(asked.wordings, fact.subject, rng)
     if rng.random() < 0.2:
         prompt, query = query, prompt
-    return ScopePair(prompt, wordings.same(query, rng), True, "", fact.answer)
+    return ScopePair(prompt, wordings.same(query, rng), True)
 
 
 def same_question(material: Material, rng: random.Random) -> ScopePair | None:
     """Two questions of real users that ask the same."""
     prompt, query = rng.sample(rng.choice(material.facts["qqp"]).prompts, 2)
-    return ScopePair(prompt, wordings.same(query, rng), True, "")
+    return ScopePair(prompt, wordings.same(query, rng), True)
 
 
 def scene(material: Material, rng: random.Random) -> ScopePair | None:
@@ -55,7 +61,7 @@ def scene(material: Material, rng: random.Random) -> ScopePair | None:
     query = rng.choice([*one.in_scope, *one.prompts])
     if query == prompt:
         return None
-    return ScopePair(prompt, wordings.same(query, rng), True, "", one.target)
+    return ScopePair(prompt, wordings.same(query, rng), True)
 
 
 def statement_and_question(material: Material, rng: random.Random) -> ScopePair | None:
@@ -72,7 +78,7 @@ def statement_and_question(material: Material, rng: random.Random) -> ScopePair 
         query = named(asked, fact.subject, rng)
         if rng.random() < 0.5:
             prompt, query = query, prompt
-        return ScopePair(prompt, wordings.same(query, rng), True, "", fact.answer)
+        return ScopePair(prompt, wordings.same(query, rng), True)
     if kind < 0.6:
         property_ = rng.choice(rng.choice(material.properties.all).names)
     if property_ is None:
@@ -80,7 +86,7 @@ def statement_and_question(material: Material, rng: random.Random) -> ScopePair 
     if rng.random() < 0.5:
         subject = material.subject(rng)
     prompt, query = rng.sample(wordings.forms_of(property_, subject), 2)
-    return ScopePair(prompt, wordings.same(query, rng), True, "")
+    return ScopePair(prompt, wordings.same(query, rng), True)
 
 
 def yes_or_no(material: Material, rng: random.Random) -> ScopePair | None:
@@ -90,23 +96,23 @@ def yes_or_no(material: Material, rng: random.Random) -> ScopePair | None:
         if not relation.yes_no:
             return None
         query = any_of(relation.yes_no, subject, rng).replace("[A]", rng.choice(relation.answers))
-        return ScopePair(any_of(relation.ask, subject, rng), query, True, "", rng.choice(relation.answers))
+        return ScopePair(any_of(relation.ask, subject, rng), query, True)
     fact = rng.choice(material.facts[rng.choice(["pokemqa", "counterfact", "pararel"])])
     answer = fact.answer if rng.random() < 0.5 else rng.choice(material.by_template[fact.template] or [fact]).answer
     query = wordings.whether(f"{fact.prompts[0]} {answer}", rng)
-    return ScopePair(rng.choice(fact.prompts), query, True, "", fact.answer)
+    return ScopePair(rng.choice(fact.prompts), query, True)
 
 
 def at_present(material: Material, rng: random.Random) -> ScopePair | None:
     """The question with a word that says that it is about the present, as an edit's prompt is anyway."""
     if rng.random() < 0.4:
         fact = rng.choice(material.facts[rng.choice(["zsre", "pokemqa", "wikifactdiff"])])
-        asked, target = fact.prompts, fact.answer
+        asked = fact.prompts
     else:
         relation, subject = material.relation(rng)
-        asked, target = [any_of(relation.ask, subject, rng) for _ in range(2)], rng.choice(relation.answers)
+        asked = [any_of(relation.ask, subject, rng) for _ in range(2)]
     query = wordings.now(rng.choice(asked), rng)
-    return ScopePair(rng.choice(asked), query.lower() if rng.random() < 0.3 else query, True, "", target)
+    return ScopePair(rng.choice(asked), query.lower() if rng.random() < 0.3 else query, True)
 
 
 def follow_up(material: Material, rng: random.Random) -> ScopePair | None:
@@ -115,14 +121,14 @@ def follow_up(material: Material, rng: random.Random) -> ScopePair | None:
     if not relation.follow_up:
         return None
     query = f"{material.turn_about(relation, subject, rng)} {rng.choice(relation.follow_up)}"
-    return ScopePair(any_of(relation.ask, subject, rng), query, True, "", rng.choice(relation.answers))
+    return ScopePair(any_of(relation.ask, subject, rng), query, True)
 
 
 def asked_after_another(material: Material, rng: random.Random) -> ScopePair | None:
     """A statement about something else, and then the edit's question."""
     (fact, _), (noise, _) = rng.choice(material.beside), rng.choice(material.beside)
     before = f"{noise.prompts[0]} {noise.answer}." if rng.random() < 0.7 else rng.choice(material.queries["questions"])
-    return ScopePair(rng.choice(fact.prompts), f"{before} {rng.choice(fact.prompts)}", True, "", fact.answer)
+    return ScopePair(rng.choice(fact.prompts), f"{before} {rng.choice(fact.prompts)}", True)
 
 
 IN_SCOPE: Mapping[str, Callable[[Material, random.Random], ScopePair | None]] = {
@@ -135,4 +141,5 @@ IN_SCOPE: Mapping[str, Callable[[Material, random.Random], ScopePair | None]] = 
     "at present": at_present,
     "follow-up": follow_up,
     "asked after another": asked_after_another,
+    "SERAC paraphrase": serac_paraphrase,
 }

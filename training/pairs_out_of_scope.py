@@ -21,10 +21,10 @@ def other_subject(material: Material, rng: random.Random) -> ScopePair | None:
         if other == subject:
             return None
         prompt, query = any_of(relation.ask, subject, rng), any_of(relation.ask, other, rng)
-        return ScopePair(prompt, wordings.same(query, rng), False, "", rng.choice(relation.answers))
+        return ScopePair(prompt, wordings.same(query, rng), False)
     if kind < 0.6:
         fact, other = rng.choice(material.beside)
-        return ScopePair(rng.choice(fact.prompts), wordings.same(other, rng), False, "", fact.answer)
+        return ScopePair(rng.choice(fact.prompts), wordings.same(other, rng), False)
     fact = rng.choice(material.facts[rng.choice(["zsre", "zsre", "pokemqa", "wikifactdiff", "pararel"])])
     if not fact.subject:
         return None
@@ -34,7 +34,7 @@ def other_subject(material: Material, rng: random.Random) -> ScopePair | None:
     query = rng.choice(about(fact, subject).prompts)
     if asked is not None and rng.random() < 0.4:
         query = asking(asked, subject, rng)
-    return ScopePair(rng.choice(fact.prompts), wordings.same(query, rng), False, "", fact.answer)
+    return ScopePair(rng.choice(fact.prompts), wordings.same(query, rng), False)
 
 
 def near_identical_name(material: Material, rng: random.Random) -> ScopePair | None:
@@ -44,12 +44,11 @@ def near_identical_name(material: Material, rng: random.Random) -> ScopePair | N
         other = wordings.near_name(subject, relation.subjects, rng)
         asked = rng.choice(material.of_type[relation.of]) if rng.random() < 0.2 else relation
         prompt, query = any_of(relation.ask, subject, rng), any_of(asked.ask, other, rng)
-        target = rng.choice(relation.answers)
     else:
         fact = rng.choice(material.facts[rng.choice(["zsre", "counterfact"])])
         if not fact.subject:
             return None
-        subject, target = fact.subject, fact.answer
+        subject = fact.subject
         alike = rng.random() < 0.6
         other = material.alike(subject, rng) if alike else wordings.near_name(subject, material.subjects, rng)
         of_other = material.by_subject[other] if alike and rng.random() < 0.6 else [about(fact, other)]
@@ -58,7 +57,7 @@ def near_identical_name(material: Material, rng: random.Random) -> ScopePair | N
         return None
     if rng.random() < 0.5:
         prompt, query = query, prompt
-    return ScopePair(prompt, wordings.same(query, rng), False, "", target)
+    return ScopePair(prompt, wordings.same(query, rng), False)
 
 
 def other_relation(material: Material, rng: random.Random) -> ScopePair | None:
@@ -73,8 +72,7 @@ def other_relation(material: Material, rng: random.Random) -> ScopePair | None:
             if other is None:
                 return None
             query = any_of(other.ask, subject, rng)
-        prompt, target = any_of(relation.ask, subject, rng), rng.choice(relation.answers)
-        return ScopePair(prompt, wordings.same(query, rng), False, "", target)
+        return ScopePair(any_of(relation.ask, subject, rng), wordings.same(query, rng), False)
     if kind < 0.5:
         subject, prompts = rng.choice(material.specificity)
         known = material.properties.named(wordings.property_of(rng.choice(prompts), subject) or "")
@@ -84,7 +82,7 @@ def other_relation(material: Material, rng: random.Random) -> ScopePair | None:
             subject = material.subject(rng)
         both = [asking(one, subject, rng) for one in (known, material.neighbours.other_property(known, rng))]
         rng.shuffle(both)
-        return ScopePair(both[0], both[1], False, "")
+        return ScopePair(both[0], both[1], False)
     fact = rng.choice(material.facts["zsre"])
     asked = material.properties.asked_by(fact.template)
     if asked is None:
@@ -99,7 +97,7 @@ def other_relation(material: Material, rng: random.Random) -> ScopePair | None:
     prompt = rng.choice(fact.prompts)
     if rng.random() < 0.3:
         prompt, query = query, prompt
-    return ScopePair(prompt, wordings.same(query, rng), False, "", fact.answer)
+    return ScopePair(prompt, wordings.same(query, rng), False)
 
 
 def near_miss(kind: str, material: Material, rng: random.Random) -> ScopePair | None:
@@ -108,8 +106,7 @@ def near_miss(kind: str, material: Material, rng: random.Random) -> ScopePair | 
     if not relation.near[kind]:
         return None
     query = any_of(relation.near[kind], subject, rng)
-    prompt, target = any_of(relation.ask, subject, rng), rng.choice(relation.answers)
-    return ScopePair(prompt, wordings.same(query, rng), False, "", target)
+    return ScopePair(any_of(relation.ask, subject, rng), wordings.same(query, rng), False)
 
 
 def yes_or_no_elsewhere(material: Material, rng: random.Random) -> ScopePair | None:
@@ -127,7 +124,7 @@ def yes_or_no_elsewhere(material: Material, rng: random.Random) -> ScopePair | N
         if (asked.name, other) == (relation.name, subject) or not asked.yes_no:
             return None
         query = any_of(asked.yes_no, other, rng).replace("[A]", rng.choice(asked.answers))
-        return ScopePair(any_of(relation.ask, subject, rng), query, False, "", rng.choice(relation.answers))
+        return ScopePair(any_of(relation.ask, subject, rng), query, False)
     fact = material.by_prompt[rng.choice(material.named)]
     near = material.neighbours.nearest(fact.prompts[0])
     if not near:
@@ -137,14 +134,14 @@ def yes_or_no_elsewhere(material: Material, rng: random.Random) -> ScopePair | N
         return None
     answer = rng.choice([fact.answer, elsewhere.answer])
     query = wordings.whether(f"{elsewhere.prompts[0]} {answer}", rng)
-    return ScopePair(rng.choice(fact.prompts), query, False, "", fact.answer)
+    return ScopePair(rng.choice(fact.prompts), query, False)
 
 
 def scene_near_miss(material: Material, rng: random.Random) -> ScopePair | None:
     """A scene's prompt, and a near miss."""
     scene = rng.choice(material.scenes)
     query = wordings.same(rng.choice(scene.out_of_scope), rng)
-    return ScopePair(scene.prompt(rng), query, False, "", scene.target)
+    return ScopePair(scene.prompt(rng), query, False)
 
 
 def mention(material: Material, rng: random.Random) -> ScopePair | None:
@@ -154,10 +151,10 @@ def mention(material: Material, rng: random.Random) -> ScopePair | None:
     fact = rng.choice(material.facts[rng.choice(["zsre", "counterfact", "pokemqa"])])
     if rng.random() < 0.4:
         relation, subject = material.relation(rng)
-        fact = Fact((any_of(relation.ask, subject, rng),), rng.choice(relation.answers), subject)
+        fact = Fact((any_of(relation.ask, subject, rng),), "", subject)
     subject = fact.subject or material.subject(rng)
     query = wordings.task(rng.choice(fact.prompts), subject, material.subject(rng), rng)
-    return ScopePair(rng.choice(fact.prompts), query, False, "", fact.answer)
+    return ScopePair(rng.choice(fact.prompts), query, False)
 
 
 def follow_up_elsewhere(material: Material, rng: random.Random) -> ScopePair | None:
@@ -171,14 +168,14 @@ def follow_up_elsewhere(material: Material, rng: random.Random) -> ScopePair | N
             return None
         before = any_of(relation.ask, subject, rng) if kind < 0.4 else f"Tell me about {subject}."
         query = f"{before} {rng.choice(other.follow_up)}"
-        return ScopePair(prompt, query, False, "", rng.choice(relation.answers))
+        return ScopePair(prompt, query, False)
     if not relation.follow_up:
         return None
     elsewhere = material.subject_of(relation, rng)
     if elsewhere == subject:
         return None
     query = f"{material.turn_about(relation, elsewhere, rng)} {rng.choice(relation.follow_up)}"
-    return ScopePair(prompt, query, False, "", rng.choice(relation.answers))
+    return ScopePair(prompt, query, False)
 
 
 def statement_before(material: Material, rng: random.Random) -> ScopePair | None:
@@ -188,7 +185,7 @@ def statement_before(material: Material, rng: random.Random) -> ScopePair | None
         relation, subject = material.relation(rng)
         other = any_of(relation.ask, material.subject(rng), rng)
         fact = Fact((any_of(relation.ask, subject, rng),), rng.choice(relation.answers), subject)
-    return ScopePair(rng.choice(fact.prompts), f"{fact.prompts[0]} {fact.answer}. {other}", False, "", fact.answer)
+    return ScopePair(rng.choice(fact.prompts), f"{fact.prompts[0]} {fact.answer}. {other}", False)
 
 
 def neighbour(material: Material, rng: random.Random) -> ScopePair | None:
@@ -199,13 +196,13 @@ def neighbour(material: Material, rng: random.Random) -> ScopePair | None:
         return None
     fact, other = material.by_prompt[prompt], material.by_prompt[rng.choice(near)]
     query = wordings.same(rng.choice(other.prompts), rng)
-    return ScopePair(rng.choice(fact.prompts), query, False, "", fact.answer)
+    return ScopePair(rng.choice(fact.prompts), query, False)
 
 
 def look_alike(material: Material, rng: random.Random) -> ScopePair | None:
     """Two questions of real users that share words and ask different things."""
     prompt, query = rng.choice(material.rivals)
-    return ScopePair(prompt, wordings.same(query, rng), False, "")
+    return ScopePair(prompt, wordings.same(query, rng), False)
 
 
 def traffic(kind: str, material: Material, rng: random.Random) -> ScopePair | None:
@@ -213,20 +210,20 @@ def traffic(kind: str, material: Material, rng: random.Random) -> ScopePair | No
     query = rng.choice(material.queries[kind])
     near = material.neighbours.nearest_prompts(query)
     prompt = rng.choice(near) if rng.random() < 0.8 else rng.choice(material.prompts)
-    return ScopePair(prompt, query, False, "", material.by_prompt[prompt].answer)
+    return ScopePair(prompt, query, False)
 
 
 def serac(material: Material, rng: random.Random) -> ScopePair | None:
     """SERAC's hard negative."""
     fact = rng.choice(material.questions)
     query = material.neighbours.serac(fact.prompts[0], rng)
-    return ScopePair(fact.prompts[0], query, False, "", fact.answer) if fact.subject not in query else None
+    return ScopePair(fact.prompts[0], query, False) if fact.subject not in query else None
 
 
 def serac_uniform(material: Material, rng: random.Random) -> ScopePair | None:
     """SERAC's other negative: any other fact."""
     fact, other = rng.sample(material.questions, 2)
-    return ScopePair(fact.prompts[0], rng.choice(other.prompts), False, "", fact.answer)
+    return ScopePair(fact.prompts[0], rng.choice(other.prompts), False)
 
 
 OUT_OF_SCOPE: Mapping[str, Callable[[Material, random.Random], ScopePair | None]] = {

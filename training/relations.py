@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import yaml
+
+from facts import naming
 
 FOLDER = Path(__file__).parent / "relations"
 NEAR_MISSES = ("other", "qualified", "negation", "reversal", "comparison", "hypothetical", "mention")
@@ -52,6 +54,15 @@ def read_relations(folder: Path = FOLDER) -> list[Relation]:
             near={kind: tuple(record.get(kind, ())) for kind in NEAR_MISSES},
         )
         for record in records
+    ]
+
+
+def relations_without(subjects: Sequence[str]) -> list[Relation]:
+    """All relations, about none of `subjects`."""
+    named = naming(subjects)
+    return [
+        replace(relation, subjects=tuple(name for name in relation.subjects if not named.search(name)))
+        for relation in read_relations()
     ]
 
 

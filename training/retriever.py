@@ -14,7 +14,6 @@ among the first eight, on edits and queries that were held out. benchmarks/retri
 from __future__ import annotations
 
 import argparse
-import json
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,15 +31,15 @@ from sentence_transformers.sentence_transformer.losses import MultipleNegativesR
 from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 from tqdm import tqdm
 from transformers import set_seed
-from transformers.trainer_utils import get_last_checkpoint
 
-from facts import read_records
+from left_out import LeftOut
 from material import ScopePair
-from pairs import build_pairs
+from pairs import build_pairs, count_kinds
+from runs import begin, digest, write_log
 from semedit.memory.encoder import SentenceEncoder, packaged_minilm
+from semedit.router import CANDIDATES
 from sources import read_sources
 
-CANDIDATES = 8
 # a token of this share of a text counts half in the sum (Arora et al. 2017)
 HALF_WEIGHT_FREQUENCY = 1e-4
 
@@ -115,28 +114,24 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="where checkpoints and the retriever go")
     parser.add_argument("--static", action="store_true", help="make and train a static-embedding model")
     parser.add_argument(
-        "--leave-out", type=Path, nargs="*", default=[], help="files whose subjects are not trained on"
+        "--leave-out", type=Path, nargs="*", default=[], help="files whose subjects and texts are not trained on"
+    )
+    parser.add_argument(
+        "--unseen", type=Path, nargs="*", default=[], help="files whose texts alone are not trained on"
     )
     parser.add_argument("--start", help="name or path of the encoder to start from (default: all-MiniLM-L6-v2)")
     parser.add_argument("--seed", type=int, default=0, help="of the pairs and of the training (default: 0)")
     options = parser.parse_args()
     config = yaml.safe_load(options.config.read_text())
 
-    left_out = [record["subject"] for path in options.leave_out for record in read_records(path)]
+    left_out = LeftOut(options.leave_out, options.unseen)
     training, holding = read_sources(options.data, no_neighbours(), left_out, config["held_out"], [], [])
     pairs = build_pairs(training, config["pairs"], random.Random(options.seed))
+    count_kinds(pairs, config["pairs"])
     counts = {kind: min(count, config["held_out_pairs"]) for kind, count in config["pairs"].items()}
     held_out = build_pairs(holding, counts, random.Random(options.seed + 1))
 
-    set_seed(options.seed)
-    checkpoint = get_last_checkpoint(options.output) if options.output.is_dir() else None
-    device = None if torch.accelerator.is_available() else "cpu"
-    model = SentenceTransformer(checkpoint or options.start or str(packaged_minilm()), device=device)
-    if options.static and not checkpoint:
-        texts = [text for pair in pairs for text in (pair.prompt, pair.query)]
-        model = static_model(model, texts, config["static"]["dimensions"])
-    if not options.static:
-        model.max_seq_length = config["fine_tuned"]["max_length"]
+    part = config["static" if options.static else "fine_tuned"]
     arguments = SentenceTransformerTrainingArguments(
         output_dir=str(options.output),
         seed=options.seed,
@@ -144,8 +139,20 @@ def main() -> None:
         # the other edits of a batch are its negatives, so none may stand in it twice
         batch_sampler="no_duplicates",
         report_to="none",
-        **config["static" if options.static else "fine_tuned"]["training"],
+        **part["training"],
     )
+    settings = {name: config[name] for name in ("pairs", "held_out", "held_out_pairs")} | part
+    checkpoint = begin(
+        arguments, settings, static=options.static, seed=options.seed, start=options.start, pairs=digest(pairs)
+    )
+    set_seed(options.seed)
+    device = None if torch.accelerator.is_available() else "cpu"
+    model = SentenceTransformer(checkpoint or options.start or str(packaged_minilm()), device=device)
+    if options.static and not checkpoint:
+        texts = [text for pair in pairs for text in (pair.prompt, pair.query)]
+        model = static_model(model, texts, part["dimensions"])
+    if not options.static:
+        model.max_seq_length = part["max_length"]
     trainer = SentenceTransformerTrainer(
         model=model,
         args=arguments,
@@ -159,8 +166,7 @@ def main() -> None:
     if trainer.is_world_process_zero():
         trained = trainer.accelerator.unwrap_model(trainer.model)
         trained.half().save_pretrained(str(options.output), create_model_card=False)
-        log = "".join(json.dumps(entry) + "\n" for entry in trainer.state.log_history)
-        (options.output / "training_log.jsonl").write_text(log)
+        write_log(trainer)
 
 
 if __name__ == "__main__":

@@ -10,10 +10,15 @@ continues from the last checkpoint in --output where there is one. With your own
     accelerate launch training/scope_classifier.py configs/scope_classifier_hard.yaml --data DATA/train \
         --output out/own --start semedit/models/scope --edits edits.jsonl --traffic queries.txt
 
-goes on from the one that ships: their paraphrases and negatives, and queries that no edit is to answer, one a line,
-take part. On a CPU, `accelerate launch --num_cpu_threads_per_process` says how many cores are used. Beside the weights
-stand `training_log.jsonl`, what was measured while training, and `held_out.json`, what the trained classifier does on
-pairs that it never saw.
+goes on from the one that ships: each edit's wordings beside each other, its prompt beside its negatives and beside
+other edits near to it, and queries that no edit is to answer, one a line, beside the wordings nearest to them. On a
+CPU, `accelerate launch --num_cpu_threads_per_process` says how many cores are used. `--leave-out` keeps the subjects
+and the texts of evaluation files out of training; `--unseen` keeps out the texts alone, for a file that names so many
+subjects that too little would be left. training/README.md names the files of --data.
+
+Beside the weights stand `run.json`, what was trained; `training_log.jsonl`, what was measured while training; and
+`held_out.json`: of how many pairs of each kind it was trained on, a user's own counted as often as they are seen, and
+what the trained classifier does on pairs that it never saw.
 """
 
 from __future__ import annotations
@@ -22,6 +27,7 @@ import argparse
 import json
 import math
 import random
+import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -36,13 +42,16 @@ from sentence_transformers import CrossEncoder
 from sentence_transformers.base.evaluation import BaseEvaluator
 from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
 from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
+from torch import nn
 from torch.utils.data import BatchSampler
 from transformers import set_seed
-from transformers.trainer_utils import get_last_checkpoint
 
-from facts import own_facts, read_records
+from left_out import LeftOut
 from material import ScopePair
-from pairs import build_pairs, own_pairs
+from own import at_most, own_facts, own_pairs, read_own_edits, read_own_traffic, repeated
+from pairs import build_pairs, count_kinds
+from runs import begin, digest, write_log
+from scope_reliability import calibration_error, reliability
 from semedit.memory.encoder import SentenceEncoder, packaged_minilm
 from sources import read_sources
 
@@ -77,10 +86,10 @@ class LengthBatches(BatchSampler):
 class HeldOut(BaseEvaluator):
     """Evaluates on held-out pairs: the share judged rightly at 0.5 for each kind, and the mean over kinds."""
 
-    def __init__(self, pairs: Sequence[ScopePair], descriptor: str) -> None:
+    def __init__(self, pairs: Sequence[ScopePair]) -> None:
         super().__init__()
         self.pairs = pairs
-        self.texts = [(described(pair, descriptor), pair.query) for pair in pairs]
+        self.texts = [(pair.prompt, pair.query) for pair in pairs]
         self.in_scope = np.array([pair.in_scope for pair in pairs])
         self.primary_metric = "mean"
 
@@ -95,12 +104,7 @@ class HeldOut(BaseEvaluator):
 
     def logits(self, model: CrossEncoder) -> np.ndarray:
         """The classifier's logit of each pair."""
-        return model.predict(self.texts, batch_size=64, activation_fn=torch.nn.Identity(), show_progress_bar=False)
-
-
-def described(pair: ScopePair, descriptor: str) -> str:
-    """The edit as the classifier reads it: its prompt, or its prompt and target."""
-    return pair.prompt if descriptor == "prompt" else f"{pair.prompt} {pair.target[:100]}".rstrip()
+        return model.predict(self.texts, batch_size=64, activation_fn=nn.Identity(), show_progress_bar=False)
 
 
 def temperature_of(logits: np.ndarray, in_scope: np.ndarray) -> float:
@@ -113,20 +117,15 @@ def temperature_of(logits: np.ndarray, in_scope: np.ndarray) -> float:
     return math.exp(minimize_scalar(negative_log_likelihood, bounds=(-2, 3), method="bounded").x)
 
 
-def threshold_of(probabilities: np.ndarray, pairs: Sequence[ScopePair], cost: float) -> float:
+def threshold_of(probabilities: np.ndarray, in_scope: np.ndarray, cost: float) -> float:
     """The threshold at which misses and false overrides cost least, where one of these counts `cost` of those.
 
-    Both are shares, averaged over the kinds of pairs.
+    Both are shares of pairs: of a kind with few pairs, as a user's own may be, none decides alone.
     """
-    by_kind: dict[tuple[bool, str], list[int]] = defaultdict(list)
-    for i, pair in enumerate(pairs):
-        by_kind[pair.in_scope, pair.kind].append(i)
 
     def loss(threshold: float) -> float:
         overridden = probabilities >= threshold
-        missed = [1 - overridden[rows].mean() for (in_scope, _), rows in by_kind.items() if in_scope]
-        false = [overridden[rows].mean() for (in_scope, _), rows in by_kind.items() if not in_scope]
-        return float(np.mean(missed) + cost * np.mean(false))
+        return float(1 - overridden[in_scope].mean() + cost * overridden[~in_scope].mean())
 
     return min((round(0.05 * step, 2) for step in range(1, 20)), key=loss)
 
@@ -142,19 +141,28 @@ def average(model: CrossEncoder, start: str, share: float) -> None:
             weight.lerp_(before[name], 1 - share)
 
 
-def finish(model: CrossEncoder, held_out: HeldOut, config: dict[str, Any]) -> dict[str, Any]:
+def head_of(model: CrossEncoder) -> nn.Linear:
+    """The layer that gives the logit; where there is none the process ends with a message."""
+    heads = [module for module in model.model.modules() if isinstance(module, nn.Linear) and module.out_features == 1]
+    if not heads:
+        sys.exit(
+            f"{type(model.model).__name__} has no linear layer with one output, into which the temperature of the "
+            "logits could be folded: start from another model"
+        )
+    return heads[-1]
+
+
+def finish(model: CrossEncoder, head: nn.Linear, held_out: HeldOut, config: dict[str, Any]) -> dict[str, Any]:
     """Folds the temperature into the head, chooses the threshold, and says what holds on held-out pairs."""
     # one half of the pairs for choosing, the other for telling what was chosen
     logits = held_out.logits(model)
     choosing = np.arange(len(logits)) % 2 == 0
     temperature = temperature_of(logits[choosing], held_out.in_scope[choosing])
-    head = model.model.classifier
     with torch.no_grad():
-        head.weight /= temperature
-        head.bias /= temperature
+        for parameter in head.parameters():
+            parameter /= temperature
     probabilities = 1 / (1 + np.exp(-logits / temperature))
-    chosen = [pair for pair, first in zip(held_out.pairs, choosing, strict=True) if first]
-    threshold = threshold_of(probabilities[choosing], chosen, config["false_override_cost"])
+    threshold = threshold_of(probabilities[choosing], held_out.in_scope[choosing], config["false_override_cost"])
     model.model.config.semedit = {"threshold": threshold, "floor": config["floor"]}
     telling = ~choosing
     by_kind: dict[str, list[bool]] = defaultdict(list)
@@ -164,41 +172,38 @@ def finish(model: CrossEncoder, held_out: HeldOut, config: dict[str, Any]) -> di
     return {
         "temperature": temperature,
         "threshold": threshold,
-        "expected calibration error": calibration_error(probabilities[telling], held_out.in_scope[telling]),
+        "expected calibration error": calibration_error(
+            reliability(probabilities[telling], held_out.in_scope[telling])
+        ),
         "right": {kind: [sum(hits), len(hits)] for kind, hits in sorted(by_kind.items())},
     }
 
 
-def calibration_error(probabilities: np.ndarray, in_scope: np.ndarray, bins: int = 15) -> float:
-    """Expected calibration error over bins of equal width (Guo et al. 2017, equation 3)."""
-    bin_of = np.minimum((probabilities * bins).astype(int), bins - 1)
-    return float(
-        sum(
-            abs(probabilities[bin_of == b].mean() - in_scope[bin_of == b].mean()) * np.mean(bin_of == b)
-            for b in range(bins)
-            if (bin_of == b).any()
-        )
-    )
-
-
-def own_negatives(edits: Path) -> list[ScopePair]:
-    """A user's edits beside the queries on which each must not fire."""
-    return [
-        ScopePair(record["prompt"], negative, False, "own negative", record["target"])
-        for record in read_records(edits)
-        for negative in record.get("negatives", ())
-    ]
-
-
-def as_dataset(pairs: Sequence[ScopePair], descriptor: str) -> Dataset:
+def as_dataset(pairs: Sequence[ScopePair]) -> Dataset:
     """Columns `edit`, `query`, `label`."""
     return Dataset.from_dict(
         {
-            "edit": [described(pair, descriptor) for pair in pairs],
+            "edit": [pair.prompt for pair in pairs],
             "query": [pair.query for pair in pairs],
             "label": [float(pair.in_scope) for pair in pairs],
         }
     )
+
+
+def read_pairs(options: argparse.Namespace, config: dict[str, Any]) -> tuple[list[ScopePair], HeldOut]:
+    """The pairs to train on, a user's own among them as often as the config says, and the held-out ones."""
+    edits = read_own_edits(options.edits) if options.edits else []
+    traffic = read_own_traffic(options.traffic) if options.traffic else []
+    left_out, share, encoder = LeftOut(options.leave_out, options.unseen), config["held_out"], SentenceEncoder()
+    training, holding = read_sources(options.data, encoder, left_out, share, own_facts(edits), traffic)
+    own, own_held_out = own_pairs(edits, traffic, encoder, share)
+    rng = random.Random(options.seed)
+    pairs = build_pairs(training, config["pairs"], rng)
+    # they are few beside all the others, and they matter most
+    pairs += repeated(config["repeat_own"], own, len(pairs), rng)
+    rng, most = random.Random(options.seed + 1), config["held_out_pairs"]
+    held_out = build_pairs(holding, {kind: min(count, most) for kind, count in config["pairs"].items() if count}, rng)
+    return pairs, HeldOut([*held_out, *at_most(most, own_held_out, rng)])
 
 
 def main() -> None:
@@ -210,7 +215,10 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of the training files")
     parser.add_argument("--output", type=Path, required=True, help="where checkpoints and the classifier go")
     parser.add_argument(
-        "--leave-out", type=Path, nargs="*", default=[], help="files whose subjects are not trained on"
+        "--leave-out", type=Path, nargs="*", default=[], help="files whose subjects and texts are not trained on"
+    )
+    parser.add_argument(
+        "--unseen", type=Path, nargs="*", default=[], help="files whose texts alone are not trained on"
     )
     parser.add_argument("--edits", type=Path, help="your edits, a JSON-lines file as `semedit edit export` writes it")
     parser.add_argument("--traffic", type=Path, help="queries that no edit is to answer, one a line")
@@ -218,22 +226,25 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the pairs and of the training (default: 0)")
     options = parser.parse_args()
     config = yaml.safe_load(options.config.read_text())
+    if config["trained_share"] < 1 and not options.start:
+        parser.error(
+            f"with trained_share {config['trained_share']} the weights lie between those trained and those of a "
+            f"classifier to start from: name one with --start, or make trained_share 1 in {options.config}"
+        )
 
-    left_out = [record["subject"] for path in options.leave_out for record in read_records(path)]
-    own = own_facts(options.edits) if options.edits else []
-    queries = options.traffic.read_text().splitlines() if options.traffic else []
-    training, holding = read_sources(options.data, SentenceEncoder(), left_out, config["held_out"], own, queries)
-    pairs = build_pairs(training, config["pairs"], random.Random(options.seed))
-    negatives = own_negatives(options.edits) if options.edits else []
-    # a user's own edits are few beside all the others, and they matter most
-    pairs += [pair for pair in negatives for _ in range(config["repeat_own"])]
-    pairs += [pair for pair in own_pairs(training) for _ in range(config["repeat_own"])]
-    counts = {kind: min(count, config["held_out_pairs"]) for kind, count in config["pairs"].items() if count}
-    held_out = HeldOut(build_pairs(holding, counts, random.Random(options.seed + 1)), config["descriptor"])
-
-    set_seed(options.seed)
-    checkpoint = get_last_checkpoint(options.output) if options.output.is_dir() else None
+    pairs, held_out = read_pairs(options, config)
+    trained_on = count_kinds(pairs, config["pairs"])
+    arguments = CrossEncoderTrainingArguments(
+        output_dir=str(options.output),
+        seed=options.seed,
+        use_cpu=not torch.accelerator.is_available(),
+        batch_sampler=LengthBatches,
+        report_to="none",
+        **config["training"],
+    )
+    checkpoint = begin(arguments, config, seed=options.seed, start=options.start, pairs=digest(pairs))
     start = options.start or str(packaged_minilm())
+    set_seed(options.seed)
     model = CrossEncoder(
         checkpoint or start,
         num_labels=1,
@@ -243,19 +254,11 @@ def main() -> None:
         model_kwargs={} if torch.accelerator.is_available() else {"attn_implementation": "eager"},
         config_kwargs={f"{part}_dropout_prob": config["dropout"] for part in ("hidden", "attention_probs")},
     ).float()  # a classifier to start from may be stored in half precision
-    arguments = CrossEncoderTrainingArguments(
-        output_dir=str(options.output),
-        seed=options.seed,
-        use_cpu=not torch.accelerator.is_available(),
-        batch_sampler=LengthBatches,
-        report_to="none",
-        **config["training"],
-    )
-    dataset = as_dataset(pairs, config["descriptor"])
+    head = head_of(model)
     trainer = CrossEncoderTrainer(
         model=model,
         args=arguments,
-        train_dataset=dataset,
+        train_dataset=as_dataset(pairs),
         loss=BinaryCrossEntropyLoss(model),
         evaluator=held_out,
     )
@@ -264,12 +267,11 @@ def main() -> None:
         trained = trainer.accelerator.unwrap_model(trainer.model).eval()
         if config["trained_share"] < 1:
             average(trained, start, config["trained_share"])
-        figures = finish(trained, held_out, config)
+        figures = {"trained_on": trained_on} | finish(trained, head, held_out, config)
         trained.model.to(torch.float16)
         trained.save_pretrained(str(options.output), create_model_card=False)
         (options.output / "held_out.json").write_text(json.dumps(figures, indent=2) + "\n")
-        log = "".join(json.dumps(entry) + "\n" for entry in trainer.state.log_history)
-        (options.output / "training_log.jsonl").write_text(log)
+        write_log(trainer)
 
 
 if __name__ == "__main__":

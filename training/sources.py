@@ -4,77 +4,88 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
 
-from facts import Fact, read_facts, read_records, read_wordings, without_subjects
+from facts import Fact, read_facts, read_records, read_wordings
+from left_out import LeftOut
 from material import Material
 from neighbours import Neighbours
 from properties import Properties
-from relations import read_relations
+from relations import relations_without
 from scenes import read_scenes
 from semedit.memory.encoder import Encoder
 from traffic import read_traffic
 
-T = TypeVar("T")
+CHAT_OF_BENCHMARK = 0.5  # of the chat messages; benchmarks/scope.py asks them
 _QUESTIONS = 15_000
 
 
-def is_held_out(text: str, share: float) -> bool:
-    """Whether a text falls into the held-out share; the same on every machine."""
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") < share * 2**32
+def is_held_out(text: str, share: float, after: float = 0.0) -> bool:
+    """Whether a text falls into a share of all texts, one that begins after another; the same on every machine."""
+    return after <= int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") / 2**32 < after + share
 
 
 def read_sources(
-    data: Path, encoder: Encoder, left_out: Sequence[str], share: float, own: Sequence[Fact], traffic: Sequence[str]
+    data: Path, encoder: Encoder, left_out: LeftOut, share: float, own: Sequence[Fact], traffic: Sequence[str]
 ) -> tuple[Material, Material]:
     """What to train on, and what is held out of it: other facts, other relations, other queries.
 
     Args:
         data: folder of the training files.
         encoder: finds near misses.
-        left_out: subjects that evaluation files ask about; nothing that names them is read.
-        share: held-out share of facts and relations; of chat messages one half.
+        left_out: what evaluation files ask; nothing that names their subjects or holds their texts is read.
+        share: held-out share.
         own: a user's edits, in all their wordings.
         traffic: a user's queries that no edit is to answer.
     """
     facts = {**read_facts(data), **read_wordings(data), "counterfact": _counterfact(data)}
+    facts["zsre"] += _zsre_1k(data)
     sources = {
-        name: without_subjects(facts[name], left_out)
+        name: [fact for fact in facts[name] if left_out.allows(*fact.prompts)]
         for name in ("zsre", "counterfact", "pokemqa", "wikifactdiff", "pararel", "qqp")
     }
-    sources["zsre"] += without_subjects(_zsre_1k(data), left_out)
     queries = read_traffic(data)
     # evenly from all sources, which follow one another
     step = max(1, len(queries["questions"]) // _QUESTIONS)
-    queries["questions"] = [*queries["questions"][::step], *traffic]
-    relations, scenes, specificity = read_relations(), read_scenes(), _specificity(data)
-    rivals, beside = _rivals(data), _beside(data)
+    questions = [*filter(left_out.allows, queries["questions"][::step]), *traffic]
+    # what the benchmark asks takes part in nothing, for a threshold is chosen on what is held out
+    chat = [text for text in queries["chat"] if left_out.allows(text) and not is_held_out(text, CHAT_OF_BENCHMARK)]
+    relations = relations_without(left_out.subjects)
+    scenes = [s for s in read_scenes() if left_out.allows(*s.prompts, *s.in_scope, *s.out_of_scope)]
+    specificity = [
+        (subject, allowed)
+        for subject, prompts in _specificity(data)
+        if not left_out.names(subject) and (allowed := [prompt for prompt in prompts if left_out.allows(prompt)])
+    ]
+    rivals = [pair for pair in _rivals(data) if left_out.allows(*pair)]
+    beside = [(fact, other) for fact, other in _beside(data) if left_out.allows(*fact.prompts, other)]
 
-    def part(keep: Callable[[str, float], bool]) -> Material:
-        chosen = {
-            name: [f for f in source if keep(f.subject or f.prompts[0], share)] for name, source in sources.items()
-        }
-        chosen["own"] = [fact for fact in own if keep(fact.prompts[0], share)]
+    def part(held_out: bool) -> Material:
+        def keep(text: str) -> bool:
+            return is_held_out(text, share) == held_out
+
+        chosen = {name: [f for f in source if keep(f.subject or f.prompts[0])] for name, source in sources.items()}
+        chosen["own"] = [fact for fact in own if keep(fact.prompts[0])]
         asked = {
-            "questions": [query for query in queries["questions"] if keep(query, share)],
-            "chat": [query for query in queries["chat"] if keep(query, 0.5)],
+            "questions": [query for query in questions if keep(query)],
+            "chat": [text for text in chat if is_held_out(text, share, CHAT_OF_BENCHMARK) == held_out],
         }
         properties = Properties({fact.template for fact in chosen["zsre"] if fact.subject in fact.prompts[0]})
         return Material(
             facts=chosen,
-            relations=[relation for relation in relations if keep(relation.name, share)],
-            scenes=[scene for scene in scenes if keep(scene.prompts[0], share)],
-            specificity=[group for group in specificity if keep(group[0], share)],
-            rivals=[pair for pair in rivals if keep(pair[0], share)],
-            beside=[pair for pair in beside if keep(pair[0].subject, share)],
+            relations=[relation for relation in relations if keep(relation.name)],
+            scenes=[scene for scene in scenes if keep(scene.prompts[0])],
+            specificity=[group for group in specificity if keep(group[0])],
+            rivals=[pair for pair in rivals if keep(pair[0])],
+            beside=[pair for pair in beside if keep(pair[0].subject)],
             queries=asked,
+            left_out=left_out,
             properties=properties,
             neighbours=Neighbours(chosen, [*asked["questions"], *asked["chat"]], properties.all, encoder),
         )
 
-    return part(lambda text, share: not is_held_out(text, share)), part(is_held_out)
+    return part(held_out=False), part(held_out=True)
 
 
 def _counterfact(data: Path) -> list[Fact]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from facts import read_records, read_text
+from facts import files_in, read_records, read_text
 
 
 def read_traffic(data: Path) -> dict[str, list[str]]:
@@ -24,9 +24,8 @@ def _questions(data: Path) -> list[str]:
     questions += [line.split("\t")[3] for line in lines]
     for name in ("train.tsv", "dev.tsv"):
         questions += [line.split("\t")[0] for line in read_text(data / "query_wellformedness" / name).splitlines()]
-    for path in sorted((data / "opentriviaqa").iterdir()):
-        text = read_text(path.parent / path.name.removesuffix(".xz"))
-        questions += [line for line in re.findall(r"#Q ([^\n]+)\n\^", text) if len(line) < 200]
+    for path in files_in(data / "opentriviaqa"):
+        questions += [line for line in re.findall(r"#Q ([^\n]+)\n\^", read_text(path)) if len(line) < 200]
     return questions
 
 
