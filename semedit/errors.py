@@ -24,7 +24,8 @@ and warns of:
 
 SemeditWarning (UserWarning)
 ├── EditConflictWarning                    a new edit is in the scope of an edit with another target
-├── CalibrationWarning                     the memory has outgrown its calibration
+├── CalibrationWarning                     the memory has outgrown its calibration, or none is of all its namespaces
+├── CutAnswerWarning                       an answer does not fit
 └── AdaptorWarning                         an edit was not learned, was learned for another model, or radii overlap
 """
 
@@ -126,7 +127,7 @@ class EditConflictWarning(SemeditWarning):
 
 
 class CalibrationWarning(SemeditWarning):
-    """The memory has outgrown the calibration of its threshold."""
+    """The memory has outgrown the calibration of its threshold, or none is of the namespaces together."""
 
 
 class CutAnswerWarning(SemeditWarning):

@@ -248,7 +248,8 @@ class EditedModel(PreTrainedModel):
         misses, and near misses are rare in traffic.
 
         Args:
-            traffic: queries that no edit should answer.
+            traffic: queries that no edit should answer; take out those that one should, of which the calibration's
+                `closest` shows the likeliest.
             positives: the prompt or the id of an active edit, and a query that it should answer.
             target: false overrides per query.
             namespaces: where to look for edits; None looks in `"default"` alone.

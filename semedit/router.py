@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import heapq
 import math
+import shlex
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timezone
@@ -20,6 +22,7 @@ from semedit.scope.judge import judge
 
 CANDIDATES = 8
 MOST_EDITS = 4
+CLOSEST = 5
 # claims whose log-odds differ by less are about alike
 MARGIN = 1.0
 _QUERIES_AT_ONCE = 256
@@ -46,16 +49,14 @@ class Router:
         self.memory = memory
         self.scope = scope
         self.ambiguous = ambiguous
-        self._warned = False
+        self._warned: set[frozenset[str]] = set()
 
     def calibration(self, namespaces: Sequence[str] | None = None) -> Calibration | None:
-        """The strictest calibration that the memory keeps for these namespaces, whichever process made it, or None.
+        """The strictest calibration that the memory keeps for one of these namespaces, or None.
 
-        Each is of one classifier and one encoder.
+        Whichever process made it; each is of one classifier and one encoder.
         """
-        names = [self._setting(name) for name in (("default",) if namespaces is None else namespaces)]
-        kept = [Calibration.from_json(text) for name in names if (text := self.memory.setting(name)) is not None]
-        return max(kept, key=lambda one: one.threshold, default=None)
+        return _strictest(self._calibrations(_names(namespaces)))
 
     def threshold(self, namespaces: Sequence[str] | None = None) -> float:
         """The score from which on an edit is in scope: the classifier's, or the calibration's where that is above."""
@@ -75,13 +76,13 @@ class Router:
             namespaces: the namespaces to look in; None looks in `"default"` alone.
 
         Warns:
-            CalibrationWarning: the memory has outgrown its calibration; once for each router.
+            CalibrationWarning: the memory has outgrown its calibration, or none was made in all of these namespaces
+                together; once for each set of namespaces.
         """
         judged = self._judged(queries, namespaces)
-        calibration = self.calibration(namespaces)
-        if calibration is not None:
-            self._warn_where_outgrown(calibration)
-        return self._decide(queries, judged, self._threshold(calibration))
+        calibrations = self._calibrations(_names(namespaces))
+        self._warn_where_they_do_not_hold(calibrations, _names(namespaces))
+        return self._decide(queries, judged, self._threshold(_strictest(calibrations)))
 
     def calibrate(
         self,
@@ -94,13 +95,14 @@ class Router:
         """Chooses the threshold for a rate of false overrides and keeps it with the memory.
 
         Every router over this memory with this classifier uses it from its next call on, wherever it looks into one of
-        these namespaces. Calibrating only ever
-        tightens: the threshold is never below the classifier's own, which was chosen on near misses, and near misses
-        are rare in traffic. A query counts as overridden where an edit reaches the threshold, whether or not the
-        query is then ambiguous.
+        these namespaces; what was measured holds where it looks into no others. Calibrating only ever tightens: the
+        threshold is never below the classifier's own, which was chosen on near misses, and near misses are rare in
+        traffic. A query counts as overridden where an edit reaches the threshold, whether or not the query is then
+        ambiguous.
 
         Args:
-            traffic: queries that no edit should answer, such as those of a day.
+            traffic: queries that no edit should answer; take out those that one should, of which the calibration's
+                `closest` shows the likeliest.
             positives: the prompt or the id of an active edit, and a query that it should answer.
             target: false overrides per query.
             namespaces: where to look for edits; None looks in `"default"` alone.
@@ -115,8 +117,8 @@ class Router:
         check_search((), namespaces)
         if isinstance(traffic, str):
             raise InvalidQueryError(f"traffic must be a list of queries, not {traffic!r}")
-        names = ("default",) if namespaces is None else namespaces
-        edits = [edit for name in dict.fromkeys(names) for edit in self.memory.list(namespace=name)]
+        names = _names(namespaces)
+        edits = [edit for name in names for edit in self.memory.list(namespace=name)]
         if not edits:
             raise CalibrationError(
                 f"there is no active edit in {', '.join(names)}; add edits first, for they are what is calibrated"
@@ -126,11 +128,7 @@ class Router:
         for name, _ in wanted:
             if name not in ids_of:
                 raise CalibrationError(f"no active edit has the prompt or the id {name!r}; `edits.list()` shows them")
-        claims = [
-            max((candidate.claim for candidate in candidates), default=0.0)
-            for batch in _batches(traffic)
-            for candidates in self._judged(batch, namespaces)
-        ]
+        claims, closest = self._claims(traffic, namespaces)
         if not claims:
             raise CalibrationError("there is no traffic; give queries that no edit should answer, the more the better")
         threshold = choose_threshold(claims, target, self.scope.threshold)
@@ -145,12 +143,13 @@ class Router:
             target=target,
             edits=len(edits),
             classifier=self.scope.fingerprint,
-            namespaces=tuple(dict.fromkeys(names)),
+            namespaces=names,
             queries=len(claims),
             overridden=sum(claim >= threshold for claim in claims),
             positives=len(wanted),
             kept=kept,
             time=datetime.now(timezone.utc),
+            closest=closest,
         )
         self.memory.set_settings({self._setting(name): calibration.to_json() for name in calibration.namespaces})
         return calibration
@@ -158,24 +157,61 @@ class Router:
     def _judged(self, queries: Sequence[str], namespaces: Sequence[str] | None) -> list[list[Candidate]]:
         return judge(self.scope, queries, self.memory.nearest(queries, k=CANDIDATES, namespaces=namespaces))
 
+    def _claims(
+        self, traffic: Iterable[str], namespaces: Sequence[str] | None
+    ) -> tuple[list[float], tuple[tuple[str, str, float], ...]]:
+        """The highest claim on each query, and as `Calibration.closest` has them the queries that are claimed most."""
+        claims = []
+        claimed = {}
+        for batch in _batches(traffic):
+            for query, candidates in zip(batch, self._judged(batch, namespaces), strict=True):
+                best = max(candidates, key=lambda candidate: candidate.claim, default=None)
+                claims.append(best.claim if best else 0.0)
+                if best and best.claim >= self.scope.threshold:
+                    claimed[query] = (query, best.key, best.claim)
+        return claims, tuple(heapq.nlargest(CLOSEST, claimed.values(), key=lambda row: row[2]))
+
     def _threshold(self, calibration: Calibration | None) -> float:
         return self.scope.threshold if calibration is None else max(self.scope.threshold, calibration.threshold)
 
     def _setting(self, namespace: str) -> str:
         return setting_of(self.scope.fingerprint, self.memory.encoder.fingerprint, namespace)
 
-    def _warn_where_outgrown(self, calibration: Calibration) -> None:
-        edits = self.memory.count(calibration.namespaces)
-        if not self._warned and not calibration.holds(edits):
-            self._warned = True
-            warnings.warn(
-                f"the threshold was calibrated with {calibration.edits:,} edits and holds for up to "
-                f"{GROWTH * calibration.edits:,}; there are {edits:,} now, so calibrate anew: semedit calibrate "
-                f"--memory {self.memory.store.location} --traffic FILE --target {calibration.target:g}"
-                + "".join(f" --namespace {name}" for name in calibration.namespaces if name != "default"),
-                CalibrationWarning,
-                stacklevel=3,
+    def _calibrations(self, names: Sequence[str]) -> list[Calibration]:
+        """The calibration that is kept for each of these namespaces, where there is one."""
+        kept = (self.memory.setting(self._setting(name)) for name in names)
+        return [Calibration.from_json(text) for text in kept if text is not None]
+
+    def _warn_where_they_do_not_hold(self, calibrations: Sequence[Calibration], names: tuple[str, ...]) -> None:
+        """Warns where none of the calibrations is of all the namespaces, and where the one that is was outgrown."""
+        if not calibrations:
+            return
+        asked = frozenset(name for name in names if self.memory.count([name]))  # one without edits adds nothing
+        if asked in self._warned:
+            return
+        covering = next((one for one in calibrations if asked <= set(one.namespaces)), None)
+        if covering is None:
+            found = (
+                f"no calibration is of {', '.join(names)} together, and what was calibrated apart does not add up: "
+                "the strictest threshold is used, and more may be overridden than it aims at; calibrate them together"
             )
+        else:
+            edits, names = self.memory.count(covering.namespaces), covering.namespaces
+            if covering.holds(edits):
+                return
+            found = (
+                f"the threshold was calibrated with {covering.edits:,} edits; with up to {GROWTH * covering.edits:,} "
+                f"at most twice as many false overrides are to be expected; there are {edits:,} now; calibrate anew"
+            )
+        self._warned.add(asked)
+        target = min(one.target for one in calibrations)
+        spaces = "" if names == ("default",) else "".join(f" --namespace {shlex.quote(name)}" for name in names)
+        warnings.warn(
+            f"{found}: semedit calibrate --memory {shlex.quote(self.memory.store.location)} --traffic FILE "
+            f"--target {target:g}{spaces}",
+            CalibrationWarning,
+            stacklevel=3,
+        )
 
     def _decide(self, queries: Sequence[str], judged: Sequence[Sequence[Candidate]], threshold: float) -> list[Route]:
         """One route for each query, given its candidates, best first."""
@@ -296,6 +332,15 @@ def _ids_by_name(edits: Sequence[Edit]) -> dict[str, set[str]]:
         for name in (edit.id, edit.prompt):
             ids.setdefault(name, set()).add(edit.id)
     return ids
+
+
+def _names(namespaces: Sequence[str] | None) -> tuple[str, ...]:
+    """The namespaces to look in, none of them twice."""
+    return ("default",) if namespaces is None else tuple(dict.fromkeys(namespaces))
+
+
+def _strictest(calibrations: Sequence[Calibration]) -> Calibration | None:
+    return max(calibrations, key=lambda one: one.threshold, default=None)
 
 
 def _batches(items: Iterable[T]) -> Iterator[list[T]]:

@@ -85,8 +85,11 @@ def test_it_holds_up_to_twice_the_edits():
     assert [CALIBRATION.holds(edits) for edits in (1, 10, 20, 21)] == [True, True, True, False]
 
 
-def test_it_comes_back_from_json_as_it_was():
-    assert Calibration.from_json(CALIBRATION.to_json()) == CALIBRATION
+def test_it_comes_back_from_json_as_it_was_but_for_the_traffic():
+    seen = replace(CALIBRATION, closest=(("a query of somebody", PROMPT, 0.8),))
+    assert "somebody" not in seen.to_json()
+    assert Calibration.from_json(seen.to_json()) == seen == CALIBRATION
+    assert Calibration.from_json(seen.to_json()).closest == ()
 
 
 def test_the_bound_holds_on_traffic_that_was_not_seen():
@@ -167,6 +170,26 @@ def test_traffic_is_read_once_and_routed_in_batches(memory):
     assert [len(texts) for texts in memory.encoder.encoded] == [256, 256, 88]
 
 
+def test_the_traffic_that_edits_claim_most_is_shown_and_not_kept(memory, monkeypatch):
+    memory.add("where is acme", "Bonn")
+    table = traffic_of(0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.4)
+    table["query2", "where is acme"] = 0.99
+    kept = []
+    monkeypatch.setattr(memory, "set_settings", lambda settings: kept.extend(settings.values()))
+    made = Router(memory, TableScope(table)).calibrate([*queries_of(traffic_of(*[0.0] * 7)), "query5"])
+    assert made.closest == (
+        ("query2", "where is acme", 0.99),
+        ("query5", PROMPT, 0.95),
+        ("query4", PROMPT, 0.9),
+        ("query3", PROMPT, 0.8),
+        ("query1", PROMPT, 0.6),
+    )
+    assert made.queries == 8
+    assert not any("query" in text for text in kept)
+    few = Router(memory, TableScope(traffic_of(0.5, 0.49))).calibrate(["query0", "query1"])
+    assert few.closest == (("query0", PROMPT, 0.5),), "from the classifier's own threshold on"
+
+
 def test_positives_are_kept_where_they_are_routed_to_their_edit(memory):
     memory.add("where is acme", "Bonn", id="place")
     table = traffic_of(0.7) | {
@@ -230,7 +253,7 @@ def test_a_memory_that_outgrew_its_calibration_says_so_once(memory):
     router.route(["query0"])  # twice the edits are still good
     memory.add("where is bolt", "Rome")
     with pytest.warns(
-        CalibrationWarning, match=r"calibrated with 1 edits and holds for up to 2; there are 3 now"
+        CalibrationWarning, match=r"calibrated with 1 edits; with up to 2 at most twice .*; there are 3 now"
     ) as seen:
         router.route(["query0"])
     assert "semedit calibrate --memory :memory: --traffic FILE --target 0.01" in str(seen[0].message)
@@ -257,6 +280,38 @@ def test_a_calibration_is_of_the_namespaces_it_was_made_in(memory):
     router.route(["query0"])
     with pytest.warns(CalibrationWarning, match="there are 6 now.*--namespace tenant"):
         router.route(["query0"], ["tenant"])
+
+
+def test_calibrations_made_apart_do_not_add_up(memory):
+    memory.add(PROMPT, "Bob", namespace="tenant's")
+    router = Router(memory, TableScope(traffic_of(0.9, 0.8)))
+    strict = router.calibrate(["query0"], target=0.01)
+    router.route(["query0"])
+    router.route(["query0"], ["default", "nobody's"])  # where there are no edits nothing is added
+    both = ["default", "tenant's"]
+    # with none at all, and with one of a part
+    router.route(["query0"], ["tenant's"])
+    for _ in range(2):
+        with pytest.warns(CalibrationWarning, match="no calibration is of default, tenant's together") as seen:
+            [route] = router.route(["query0"], both)
+        assert route.threshold == strict.threshold
+        command = "--memory :memory: --traffic FILE --target 0.01 --namespace default --namespace 'tenant'\"'\"'s'"
+        assert str(seen[0].message).endswith(f"calibrate them together: semedit calibrate {command}")
+        router.route(["query0"], both)
+        router.route(["query0"], both[::-1])  # one set of namespaces
+        router = Router(memory, TableScope(traffic_of(0.9, 0.8)))
+        router.calibrate(["query1"], namespaces=["tenant's"], target=0.02)
+    covering = router.calibrate(["query1"], namespaces=both)
+    assert router.calibration(both) == covering
+    for namespaces in (both, ["default"], ["tenant's"]):
+        Router(memory, TableScope({})).route(["query0"], namespaces)
+    # and of those that it covers, all edits are counted
+    for i in range(3):
+        memory.add(f"prompt{i}", "t", namespace="tenant's")
+    with pytest.warns(CalibrationWarning, match="calibrated with 2 edits; .* there are 5 now.*--namespace default "):
+        router.route(["query0"], ["default"])
+    with pytest.warns(CalibrationWarning, match="there are 5 now"):
+        router.route(["query0"], both)
 
 
 def test_a_calibration_is_of_one_encoder(memory):

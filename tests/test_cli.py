@@ -415,7 +415,7 @@ def test_calibrate_sets_the_threshold_for_the_commands_after_it(run, added, tmp_
     assert table["threshold"] == "0.8660 (before: 0.8000)"
     assert table["overridden"] == "0 of 20 = 0.00% (95 %: 0.00% to 16.84%)"
     assert table["kept"] == "1 of 2 = 50.00% (95 %: 1.26% to 98.74%)"
-    assert table["edits"] == "1; holds for up to 2"
+    assert table["edits"] == "1; with up to 2, at most twice as many overrides"
     assert table["classifier"] == "similarity"
     # 368 is the first n with 1 - 0.025 ** (1 / n) <= 0.01
     assert "at least 368 queries" in " ".join(out.split())
@@ -437,7 +437,8 @@ def test_what_outgrew_its_calibration_says_so_after_it_answered(run, added, tmp_
     assert status == 0
     assert "in scope" in out
     assert err.startswith(
-        "semedit: warning: the threshold was calibrated with 1 edits and holds for up to 2; there are 3"
+        "semedit: warning: the threshold was calibrated with 1 edits; with up to 2 at most twice as many false "
+        "overrides are to be expected; there are 3 now; calibrate anew: semedit calibrate --memory"
     )
 
 

@@ -15,7 +15,7 @@ README = Path(__file__).parent.parent / "README.md"
 def test_its_examples_run_as_written(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```(python|text)\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
-    assert [kind for kind, _ in blocks] == ["python", "text", "python", "python", "python"]
+    assert [kind for kind, _ in blocks] == ["python", "text", "python", "python", "python", "python"]
     namespace: dict[str, object] = {}
     printed = ""
     for kind, block in blocks:

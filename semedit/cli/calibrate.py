@@ -32,7 +32,9 @@ def calibrate(args: argparse.Namespace) -> int:
         namespaces=args.namespaces,
     )
     if args.json:
-        print_json({**json.loads(calibration.to_json()), "overridden_bounds": calibration.overridden_bounds})
+        closest = [{"query": query, "key": key, "claim": claim} for query, key, claim in calibration.closest]
+        fields = json.loads(calibration.to_json())
+        print_json({**fields, "overridden_bounds": calibration.overridden_bounds, "closest": closest})
         return 0
     console = Console(highlight=False)
     console.print(_table(calibration, before))
@@ -50,9 +52,14 @@ def _table(calibration: Calibration, before: float) -> Table:
     if calibration.positives:
         rows.append(("kept", _rate(calibration.kept, calibration.positives, calibration.kept_bounds)))
     rows += [
-        ("edits", f"{calibration.edits:,}; holds for up to {GROWTH * calibration.edits:,}"),
+        (
+            "edits",
+            f"{calibration.edits:,}; with up to {GROWTH * calibration.edits:,}, at most twice as many overrides",
+        ),
         ("classifier", calibration.classifier),
     ]
+    # traffic that an edit should answer shows here
+    rows += [("closest", f"{claim:.4f} {query!r} beside {key!r}") for query, key, claim in calibration.closest]
     for name, value in rows:
         table.add_row(Text(name, style="bold"), Text(value))
     return table

@@ -129,12 +129,13 @@ def _add_calibrate(commands: Subparsers) -> None:
         "calibrate:calibrate",
         "choose the threshold for a rate of false overrides",
         "Routes queries that no edit should answer, and sets the threshold so that edits claim at most the target "
-        "share of them. The threshold is kept with the memory, and every process uses it from its next call on. It is "
+        "share of them; `closest` shows those that an edit perhaps should answer, to be taken out. The threshold is "
+        "kept with the memory, and every process uses it from its next call on. It is "
         "never below the classifier's own, which was chosen on near misses: these are rare in traffic. The bounds are "
         "95 % intervals. With 0.001 as the target it takes about 3,700 queries, none of them overridden, until the "
         "upper bound is within the target. With --positives it also says how many queries that an edit should answer "
-        "still are routed to it. More edits claim more queries: beyond twice as many edits, semedit warns that it is "
-        "time to calibrate anew. No language model is loaded.",
+        "still are routed to it. More edits claim more queries: with up to twice as many edits at most twice as many "
+        "false overrides are to be expected, and beyond that semedit warns. No language model is loaded.",
         "semedit calibrate --memory edits.db --traffic queries.txt --target 0.001",
     )
     parser.add_argument(

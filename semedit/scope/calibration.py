@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from fractions import Fraction
 
@@ -30,6 +30,9 @@ class Calibration:
         positives: how many queries were given that an edit should answer.
         kept: how many of them are routed to that edit at the threshold.
         time: when it was measured, in UTC.
+        closest: the queries of traffic that edits claim most, from the classifier's own threshold on, best first, each
+            with the key that it is nearest to and the claim; a query that an edit should answer does not belong into
+            traffic. Only where it was measured just now, since queries are not kept with the memory.
     """
 
     threshold: float
@@ -42,10 +45,14 @@ class Calibration:
     positives: int
     kept: int
     time: datetime
+    closest: tuple[tuple[str, str, float], ...] = field(default=(), compare=False)
 
     @property
     def overridden_bounds(self) -> tuple[float, float]:
-        """The 95 % interval of the rate of false overrides; exact, for the threshold is an order statistic."""
+        """The 95 % interval of the rate of false overrides with these edits.
+
+        It is exact, for the threshold is an order statistic.
+        """
         return clopper_pearson(self.overridden, self.queries)
 
     @property
@@ -60,16 +67,21 @@ class Calibration:
         return math.ceil(math.log((1 - _CONFIDENCE) / 2) / math.log1p(-self.target))
 
     def holds(self, edits: int) -> bool:
-        """Whether it says something of a memory of so many edits: up to twice as many as it was made with."""
+        """Whether it says something of a memory of so many edits.
+
+        With up to twice as many as it was made with, at most twice as many false overrides are to be expected.
+        """
         return edits <= GROWTH * self.edits
 
     def to_json(self) -> str:
-        """As a JSON object."""
-        return json.dumps(asdict(self), default=datetime.isoformat)
+        """As a JSON object, without what `closest` has of the traffic."""
+        fields = asdict(self)
+        del fields["closest"]
+        return json.dumps(fields, default=datetime.isoformat)
 
     @classmethod
     def from_json(cls, text: str) -> Calibration:
-        """The calibration whose `to_json` is `text`."""
+        """The calibration whose `to_json` is `text`; it has no `closest`."""
         fields = json.loads(text)
         fields |= {"time": datetime.fromisoformat(fields["time"]), "namespaces": tuple(fields["namespaces"])}
         return cls(**fields)
