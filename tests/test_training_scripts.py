@@ -392,7 +392,7 @@ def test_layers_are_compared_by_edits_learned_at_each(tmp_path, monkeypatch, cap
     printed = capsys.readouterr().out
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in printed.splitlines() if line[0] == "│"]
     # token ids have no distances
-    distances = {row[0][:6]: [cell == "-" for cell in row[3:6]] for row in rows if row[1]}
+    distances = {row[0][:6]: [cell == "-" for cell in row[3:6]] for row in rows if row[0]}
     assert distances == {"embed_": [True] * 3, "layers": [False] * 3}
 
     monkeypatch.setattr(sys, "argv", [*command, "--layers", "model.layers.9.mlp.down_proj"])
