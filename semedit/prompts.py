@@ -25,6 +25,12 @@ _ASKING = re.compile(
     r"|^\W*(and|or|also)\b|^\W*(its|his|her|their)(\W+\w+){1,3}\W*$",
     re.IGNORECASE,
 )
+# a turn that begins so, and asks nothing, is passed over by a follow-up
+_REMARK = re.compile(
+    r"^\W*(thank you|thanks|thx|ok|okay|great|good|nice|cool|perfect|alright|wow|interesting|got it|understood|"
+    r"i see|i know|i knew|that's|that is)\b",
+    re.IGNORECASE,
+)
 FOLLOW_UP_WORDS = 12
 _PROBES = ("probe-one", "probe-two", "probe-three")
 _SYSTEM_PROBE = "probe-system"
@@ -39,7 +45,8 @@ class Prompt:
         start: where in `text` the last user turn begins; where the prompt is no rendered conversation, what comes
             after the special tokens that open it.
         question: the last user turn, or the whole prompt.
-        query: what the router judges: the question, after the turn before it where it is a short follow-up.
+        query: what the router judges: the question, after the turn before it where it is a short follow-up; remarks
+            such as thanks are passed over.
         rendered: whether the text was rendered by the tokenizer's chat template.
     """
 
@@ -170,8 +177,8 @@ def _conversation(text: str, chat: ChatFormat | None) -> Prompt | None:
     if not turns:
         return None
     start, question = turns[-1]
-    before = turns[-2][1] if len(turns) > 1 else None
-    return Prompt(text, start, question, query_of(question, before), rendered=True)
+    earlier = [turn for _, turn in turns[:-1] if _ASKING.search(turn) or not _REMARK.search(turn)]
+    return Prompt(text, start, question, query_of(question, earlier[-1] if earlier else None), rendered=True)
 
 
 def _running(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> Prompt:

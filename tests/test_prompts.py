@@ -91,6 +91,17 @@ def test_a_short_follow_up_is_judged_with_the_turn_before_it(template):
     assert prompt.query == "Who runs Acme? And who ran it before?"
 
 
+def test_a_follow_up_passes_over_a_remark_between():
+    tokenizer = tokenizer_with("plain")
+    said = ["Who runs Acme?", "Jane Doe", "Ok, thanks!", "You are welcome.", "And who ran it before?"]
+    assert read(tokenizer, said)[1][0].query == "Who runs Acme? And who ran it before?"
+    said[2] = "ok, and the mayor of Bonn?"
+    assert read(tokenizer, said)[1][0].query == "ok, and the mayor of Bonn? And who ran it before?"
+    said[2] = "mayor of Bonn"
+    assert read(tokenizer, said)[1][0].query == "mayor of Bonn And who ran it before?"
+    assert read(tokenizer, ["Thanks!", "You are welcome.", "And who ran it before?"])[1][0].query == said[-1]
+
+
 @pytest.mark.parametrize("template", TEMPLATES.keys() - {"no_system"})
 @pytest.mark.parametrize("earlier", [[], ["Name a river.", "Rhine"]])
 def test_a_system_message_is_no_part_of_the_question(template, earlier):
