@@ -90,7 +90,10 @@ class AdaptorConfig:
 
     @classmethod
     def published(cls, **changes: Any) -> AdaptorConfig:
-        """The settings of the paper (Hartvigsen et al. 2023) and its code, but for `changes`."""
+        """The settings of the paper (Hartvigsen et al. 2023) and its code, but for `changes`.
+
+        They are those for decoders, whose code never teaches the end of an answer; for a T5 it does: `stop=True`.
+        """
         return cls(**{**_PUBLISHED, **changes})
 
     @classmethod
