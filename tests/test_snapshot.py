@@ -388,7 +388,9 @@ def test_a_snapshot_that_is_replaced_while_it_is_opened_is_read_again(
     saved: Path, opening: Callable[..., EditMemory], read: list[int], monkeypatch: pytest.MonkeyPatch
 ):
     other = opening()
-    other.add_many([edit(i) for i in range(500, 540)])
+    with monkeypatched(snapshot, "FAR", 10**6):  # it saves when it is closed, and not before
+        other.add_many([edit(i) for i in range(500, 540)])
+        settled(other)
     manifest = Snapshot._manifest
     calls = []
 

