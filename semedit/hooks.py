@@ -147,7 +147,7 @@ def replaced_output(
                 f"the first pass read {length} of {read} tokens, and an adaptor needs the prompt in one; leave "
                 "prefill_chunk_size away"
             )
-        if passes > 1 and not every_pass:
+        if passes > 1 and (not every_pass or length < read):  # a shorter pass goes on from something that was kept
             return None
         each = output.shape[0] // len(values)
         own = output[:, :read]

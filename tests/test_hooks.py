@@ -170,6 +170,14 @@ def test_where_nothing_is_cached_the_value_stands_in_every_pass():
     assert second.tolist() == [[[1, 1], [5, 6], [1, 1], [1, 1]]]
 
 
+def test_a_pass_that_does_not_begin_with_the_prompt_is_left_alone():
+    layer = nn.Identity()
+    with replaced_output(layer, torch.tensor([[5.0, 6.0]]), torch.tensor([[False, True]]), every_pass=True):
+        first, second = layer(ones(2)), layer(ones(1))
+    assert first.tolist() == [[[1, 1], [5, 6]]]
+    assert second.tolist() == [[[1, 1]]]
+
+
 def test_a_prompt_in_pieces_is_refused():
     layer = nn.Identity()
     with (

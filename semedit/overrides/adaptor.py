@@ -268,7 +268,7 @@ class AdaptorOverride:
                 f"{len(other)} of {len(edits)} edits were learned for {sorted(set(other.values()))[0]} and not for "
                 f"{self.fingerprint}; they are learned anew, since a value of one model means nothing in another",
                 AdaptorWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
 
     def _tell_of_failures(self, edits: Sequence[Edit], outcome: dict[str, Learned]) -> None:
@@ -279,7 +279,7 @@ class AdaptorOverride:
                 f"such as {failed[0].id} ({failed[0].prompt!r} => {failed[0].target!r}); take more steps, a greater "
                 'norm_bound or a lower layer, or answer them with override="verbatim"',
                 AdaptorWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
 
 

@@ -288,7 +288,7 @@ def _with_lengths(request: Request, most: int) -> GenerationConfig:
 
 def _warn_where_cut(answers: Tensor, config: GenerationConfig) -> None:
     """Warns of answers, `(rows, new)`, that fill all the room that there was."""
-    ends = torch.tensor(end_token_ids(config), device=answers.device)
+    ends = torch.tensor(end_token_ids(config), dtype=answers.dtype, device=answers.device)
     if answers.shape[1] == config.max_new_tokens and not torch.isin(answers, ends).any(1).all():
         warnings.warn(
             f"an answer was cut after {config.max_new_tokens} tokens, where the model's room ends: the prompt and its "
