@@ -56,7 +56,8 @@ def material():
         facts=by_source,
         relations=read_relations(),
         scenes=[
-            Scene((f"How old is {c}?", f"The age of {c} is"), "9", (f"{c} age",), (f"Who is {c}?",)) for c in CITIES
+            Scene((f"How old is {c} 21?", f"The age of {c} 21 is"), "9", (f"{c} 21 age",), (f"Who is {c}?",))
+            for c in CITIES
         ],
         specificity=[(c, [f"The age of {c} is", f"The name of the founder of {c} is"]) for c in CITIES],
         rivals=[("How do I sleep?", "How do I wake up?")],
@@ -171,6 +172,28 @@ def test_a_near_name_is_another_name_that_looks_like_it(name):
         near = wordings.near_name(name, ["Big Ben", "Old Trafford"], random.Random(seed))
         assert near != name
         assert any(word in near for word in name.split()) or any(c.isdigit() for c in name)
+
+
+def test_what_is_renamed_is_a_number_or_a_name_that_prompt_and_query_share():
+    def renamed(prompt, query):
+        return {wordings.renamed(prompt, query, ["Big Ben"], random.Random(seed)) for seed in range(80)} - {None}
+
+    query = "which floor has room 305 in Hall B, the 2nd?"
+    numbers = renamed("Where is room 305 of Hartnell Hall?", query)
+    assert len(numbers) > 5
+    for text in numbers:
+        before, _, after = query.partition("305")
+        assert text.startswith(before)
+        assert text.endswith(after)
+        assert text != query
+    assert renamed("The warden of Hartnell Hall is", "hartnell hall warden") == {
+        "big hall warden",
+        "ben hall warden",
+        "hartnell big warden",
+        "hartnell ben warden",
+    }
+    assert not renamed("The warden of Hartnell Hall is", "Who runs the hall of Hartnell?")
+    assert not renamed("The warden of Acme is", "warden of Acme")  # with a word more it may be the same
 
 
 def test_another_spelling_is_the_query_itself_where_there_is_none():

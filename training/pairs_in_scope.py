@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import wordings
 from material import Material, ScopePair, about, asking, named
@@ -105,12 +105,15 @@ def yes_or_no(material: Material, rng: random.Random) -> ScopePair | None:
 
 def at_present(material: Material, rng: random.Random) -> ScopePair | None:
     """The question with a word that says that it is about the present, as an edit's prompt is anyway."""
-    if rng.random() < 0.4:
-        fact = rng.choice(material.facts[rng.choice(["zsre", "pokemqa", "wikifactdiff"])])
-        asked = fact.prompts
-    else:
+    kind = rng.random()
+    asked: Sequence[str]
+    if kind < 0.3:
+        asked = rng.choice(material.facts[rng.choice(["zsre", "pokemqa", "wikifactdiff"])]).prompts
+    elif kind < 0.7:
         relation, subject = material.relation(rng)
         asked = [any_of(relation.ask, subject, rng) for _ in range(2)]
+    else:
+        asked = rng.choice(material.scenes).prompts
     query = wordings.now(rng.choice(asked), rng)
     return ScopePair(rng.choice(asked), query.lower() if rng.random() < 0.3 else query, True)
 

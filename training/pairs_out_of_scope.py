@@ -144,6 +144,16 @@ def scene_near_miss(material: Material, rng: random.Random) -> ScopePair | None:
     return ScopePair(scene.prompt(rng), query, False)
 
 
+def scene_near_name(material: Material, rng: random.Random) -> ScopePair | None:
+    """A scene's prompt, and a query in its scope with a number or a word of a name changed that both have."""
+    for scene in rng.sample(material.scenes, 3):  # many share none
+        prompt = rng.choice(scene.prompts)
+        query = wordings.renamed(prompt, rng.choice([*scene.in_scope, *scene.prompts]), material.subjects, rng)
+        if query is not None:
+            return ScopePair(prompt, wordings.same(query, rng), False)
+    return None
+
+
 def mention(material: Material, rng: random.Random) -> ScopePair | None:
     """A message that mentions the subject, or the question itself, and asks for something else."""
     if rng.random() < 0.5:
@@ -238,6 +248,7 @@ OUT_OF_SCOPE: Mapping[str, Callable[[Material, random.Random], ScopePair | None]
     "mention": mention,
     "yes or no, elsewhere": yes_or_no_elsewhere,
     "scene, near miss": scene_near_miss,
+    "scene, near-identical name": scene_near_name,
     "follow-up elsewhere": follow_up_elsewhere,
     "statement before another": statement_before,
     "nearest neighbour": neighbour,

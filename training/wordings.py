@@ -33,7 +33,7 @@ _AFTER = (
 )
 _NOW = (
     "currently", "right now", "as of today", "these days", "at the moment", "now", "today", "nowadays", "at present",
-    "as of now", "at this point",
+    "as of now", "at this point", "presently", "as things stand", "at the present time", "at this moment",
 )  # fmt: skip
 _ROMAN = ("I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX", "X", "XI", "XII")
 _ADDED = (
@@ -67,6 +67,8 @@ _TASKS = (
     "What do {subject} and {other} have in common?",
     "Which came first, {subject} or {other}?",
 )
+_NAME = re.compile(r"[A-Z][\w&-]*(?: (?:of |& )?[A-Z0-9][\w&-]*)*")
+_NUMBER = re.compile(r"\w*\d\w*")
 _LANGUAGES = ("French", "German", "Spanish", "Italian", "Polish", "Japanese", "Arabic", "Hindi", "Portuguese")
 
 
@@ -178,6 +180,25 @@ def near_name(name: str, names: Sequence[str], rng: random.Random) -> str:
             return " ".join([*words[:at], rng.choice(donors), *words[at + 1 :]])
     added = rng.choice([word for word in _ADDED if word not in words])
     return f"{added} {name}" if added in _ADDED[:13] and not name.startswith("the ") else f"{name} {added}"
+
+
+def renamed(prompt: str, query: str, names: Sequence[str], rng: random.Random) -> str | None:
+    """The query with a number or a word of a name changed that it shares with the prompt; None where there is none."""
+    # a prompt's first word has a capital whatever it is
+    rest = prompt.partition(" ")[2]
+    shared = [
+        (name, match)
+        for name in sorted({*_NUMBER.findall(rest), *(name for name in _NAME.findall(rest) if " " in name)})
+        if (match := re.search(rf"\b{re.escape(name)}\b", query, re.IGNORECASE))
+    ]
+    if not shared:
+        return None
+    name, old = rng.choice([one for one in shared if one[0].isdigit()] or shared)
+    new = near_name(name, names, rng)
+    # with a word more, the query may still ask the same
+    if len(new.split()) > len(name.split()):
+        return None
+    return query[: old.start()] + (new.lower() if old.group().islower() else new) + query[old.end() :]
 
 
 def like_letters(name: str, names: Sequence[str], rng: random.Random) -> str:
