@@ -67,14 +67,17 @@ def linear_layers(model: PreTrainedModel) -> list[str]:
 
 
 def embedding_path(model: PreTrainedModel) -> str:
-    """The path of the layer that turns tokens into vectors."""
-    embedding = model.get_input_embeddings()
+    """The path of the layer that turns tokens into vectors: of the encoder where there is one."""
+    embedding = (model.get_encoder() if model.config.is_encoder_decoder else model).get_input_embeddings()
     return str(next(path for path, module in model.named_modules() if module is embedding))
 
 
 def first_layer(model: PreTrainedModel) -> str:
     """The path of the last linear layer of the first block, as `linear_layers` finds it."""
     return linear_layers(model)[0]
+
+
+_NEVER_REACHED = "the model's pass never came to this layer; name a layer that every prompt passes"
 
 
 class _Reached(Exception):
@@ -99,12 +102,12 @@ def layer_inputs(model: PreTrainedModel, layer: nn.Module, **inputs: Any) -> Ten
         return seen[0]
     finally:
         handle.remove()
-    raise LayerError("the model's pass never came to this layer; name a layer that every prompt passes")
+    raise LayerError(_NEVER_REACHED)
 
 
 @contextmanager
 def layer_outputs(layer: nn.Module) -> Iterator[list[Tensor]]:
-    """Collects what a layer gives in the passes inside, each `(rows, positions, features)`."""
+    """Collects what a layer gives in the passes inside, each `(rows, positions, features)`; there must be one."""
     thread = threading.get_ident()
     seen: list[Tensor] = []
 
@@ -117,6 +120,8 @@ def layer_outputs(layer: nn.Module) -> Iterator[list[Tensor]]:
         yield seen
     finally:
         handle.remove()
+    if not seen:
+        raise LayerError(_NEVER_REACHED)
 
 
 @contextmanager

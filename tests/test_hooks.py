@@ -10,7 +10,7 @@ from fakes import KINDS, byte_tokenizer, tiny_model
 from torch import nn
 
 from semedit.errors import LayerError, UnsupportedArgumentError
-from semedit.hooks import first_layer, layer_at, layer_inputs, layer_outputs, replaced_output
+from semedit.hooks import embedding_path, first_layer, layer_at, layer_inputs, layer_outputs, replaced_output
 
 DEFAULT = {
     "llama": "model.layers.0.mlp.down_proj",
@@ -107,6 +107,19 @@ def test_the_pass_for_layer_inputs_ends_at_the_layer(models):
 def test_a_layer_that_the_pass_does_not_come_to_is_an_error(models):
     with pytest.raises(LayerError, match="never came to this layer"):
         layer_inputs(models["llama"], nn.Linear(2, 2), input_ids=torch.tensor([[9]]))
+    # a T5 embeds through its encoder's and its decoder's own modules, though all three have one weight
+    with pytest.raises(LayerError, match="never came to this layer"), layer_outputs(models["t5"].shared):
+        models["t5"](input_ids=torch.tensor([[9]]), decoder_input_ids=torch.tensor([[9]]))
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "t5"])
+def test_the_embedding_is_the_one_that_reads_the_prompt(models, kind):
+    model, prompt = models[kind], torch.tensor([[9, 8, 7]])
+    embedding = layer_at(model, embedding_path(model))
+    given = {"decoder_input_ids": torch.tensor([[3]])} if kind == "t5" else {}
+    with layer_outputs(embedding) as seen:
+        model(input_ids=prompt, **given)
+    assert [output.tolist() for output in seen] == [embedding.weight[prompt].tolist()]
 
 
 def test_no_hook_stays_where_the_pass_fails(models):
