@@ -298,7 +298,8 @@ class AdaptorCall(ModelCall):
 def default_layer(model: PreTrainedModel, config: AdaptorConfig) -> str:
     """Where values stand if nobody says: at the embedding, or in the first block.
 
-    An encoder-decoder model has one embedding for both sides, and a codebook needs distances, which tokens have not.
+    At the embedding of an encoder fewer targets are reached (docs/grace.md), and a codebook needs distances, which
+    tokens have not.
     """
     if config.routing == "codebook" or model.config.is_encoder_decoder:
         return first_layer(model)
