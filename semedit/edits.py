@@ -82,8 +82,9 @@ class Candidate:
 
     Attributes:
         edit: the edit.
-        key: the nearest of its keys.
+        key: the nearest of its keys, and once they are judged the one with the highest score.
         similarity: cosine of the query with that key.
+        others: each of its other keys with its cosine.
         negatives: each negative of the edit with its cosine.
         score: the scope classifier's probability that the query is in scope; None where it was not asked.
         vetoed_by: the negative that keeps the edit from firing, if one does.
@@ -92,6 +93,7 @@ class Candidate:
     edit: Edit
     key: str
     similarity: float
+    others: tuple[tuple[str, float], ...] = ()
     negatives: tuple[tuple[str, float], ...] = ()
     score: float | None = None
     vetoed_by: str | None = None

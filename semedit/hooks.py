@@ -16,6 +16,8 @@ from transformers.pytorch_utils import Conv1D
 
 from semedit.errors import LayerError, UnsupportedArgumentError
 
+_NEVER_REACHED = "the model's pass never came to this layer; name a layer that every prompt passes"
+
 
 def takes(model: PreTrainedModel, argument: str) -> bool:
     """Whether a model's pass takes an argument of that name."""
@@ -75,9 +77,6 @@ def embedding_path(model: PreTrainedModel) -> str:
 def first_layer(model: PreTrainedModel) -> str:
     """The path of the last linear layer of the first block, as `linear_layers` finds it."""
     return linear_layers(model)[0]
-
-
-_NEVER_REACHED = "the model's pass never came to this layer; name a layer that every prompt passes"
 
 
 class _Reached(Exception):

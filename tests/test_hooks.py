@@ -112,7 +112,7 @@ def test_a_layer_that_the_pass_does_not_come_to_is_an_error(models):
         models["t5"](input_ids=torch.tensor([[9]]), decoder_input_ids=torch.tensor([[9]]))
 
 
-@pytest.mark.parametrize("kind", ["llama", "gpt2", "t5"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_embedding_is_the_one_that_reads_the_prompt(models, kind):
     model, prompt = models[kind], torch.tensor([[9, 8, 7]])
     embedding = layer_at(model, embedding_path(model))

@@ -114,12 +114,29 @@ def test_a_vetoed_edit_leaves_the_row_to_the_next(memory):
     assert route.score == 0.6
 
 
-def test_the_nearest_key_of_an_edit_is_judged(memory):
-    edit = memory.add("who is the chief executive of acme", "Jane", paraphrases=["who runs acme"])
-    scope = TableScope({(QUERY, "who runs acme"): 0.9})
-    [route] = Router(memory, scope).route([QUERY])
-    assert [candidate.key for candidate in route.candidates] == ["who runs acme"]
+@pytest.mark.parametrize("claiming", ["who is the chief executive of acme", "who runs acme"])
+def test_an_edit_claims_a_query_by_the_best_of_its_keys(memory, claiming):
+    keys = ("who is the chief executive of acme", "who runs acme")
+    edit = memory.add(keys[0], "Jane", paraphrases=keys[1:])
+    nearest = memory.search(QUERY)[0]
+    assert (nearest.key, [text for text, _ in nearest.others]) == (keys[1], [keys[0]])
+    table = {(QUERY, key): 0.9 if key == claiming else 0.2 for key in keys}
+    [route] = Router(memory, TableScope(table)).route([QUERY])
     assert route.edits == (replace(edit, outcome=None),)
+    [candidate] = route.candidates
+    assert (candidate.key, candidate.score) == (claiming, 0.9)
+    [cosine] = memory.similarities([(QUERY, claiming)])
+    assert candidate.similarity == pytest.approx(cosine)
+
+
+def test_a_key_below_the_floor_is_not_judged(memory):
+    far, near = "the chief executive of acme is", "who runs acme"
+    memory.add(far, "Jane", paraphrases=[near])
+    floor = float(memory.similarities([(QUERY, near), (QUERY, far)]).mean())
+    scope = TableScope({(QUERY, far): 0.9}, floor=floor)
+    [route] = Router(memory, scope).route([QUERY])
+    assert [[pair.text for pair in call] for call in scope.calls] == [[near]]
+    assert not route.in_scope
 
 
 def test_similarity_scope_is_the_cosine_with_its_threshold_as_floor(memory):

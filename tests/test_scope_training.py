@@ -193,7 +193,7 @@ def test_what_is_renamed_is_a_number_or_a_name_that_prompt_and_query_share():
         "hartnell ben warden",
     }
     assert not renamed("The warden of Hartnell Hall is", "Who runs the hall of Hartnell?")
-    assert not renamed("The warden of Acme is", "warden of Acme")  # with a word more it may be the same
+    assert not renamed("The warden of Acme is", "warden of Acme")  # a word more may mean the same
 
 
 def test_another_spelling_is_the_query_itself_where_there_is_none():

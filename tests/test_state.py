@@ -56,9 +56,11 @@ def brute_force(edits, query: np.ndarray, k: int, names: Sequence[str], now: dat
     found = []
     for edit in edits:
         if edit.active and edit.namespace in names and edit.in_force(now):
-            cosine, key = max((float(ENCODER.encode([key])[0] @ query), key) for key in edit.keys)
+            cosines = {key: float(ENCODER.encode([key])[0] @ query) for key in edit.keys}
+            key = max(edit.keys, key=cosines.__getitem__)
+            others = tuple((other, cosine) for other, cosine in cosines.items() if other != key)
             negatives = tuple((text, float(ENCODER.encode([text])[0] @ query)) for text in edit.negatives)
-            found.append(Candidate(edit, key, cosine, negatives))
+            found.append(Candidate(edit, key, cosines[key], others, negatives))
     return sorted(found, key=lambda c: -c.similarity)[:k]
 
 
@@ -66,8 +68,9 @@ def assert_same(found: Sequence[Candidate], expected: Sequence[Candidate]) -> No
     assert [(c.edit, c.key) for c in found] == [(c.edit, c.key) for c in expected]
     assert [c.similarity for c in found] == pytest.approx([c.similarity for c in expected], abs=1e-6)
     for one, other in zip(found, expected, strict=True):
-        assert [text for text, _ in one.negatives] == [text for text, _ in other.negatives]
-        assert [c for _, c in one.negatives] == pytest.approx([c for _, c in other.negatives], abs=1e-6)
+        for texts, known in ((one.others, other.others), (one.negatives, other.negatives)):
+            assert [text for text, _ in texts] == [text for text, _ in known]
+            assert [cosine for _, cosine in texts] == pytest.approx([cosine for _, cosine in known], abs=1e-6)
 
 
 def assert_equals_brute_force(state: State, edits: Sequence[Edit], query: str, now: datetime = NOW) -> None:

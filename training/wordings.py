@@ -67,9 +67,9 @@ _TASKS = (
     "What do {subject} and {other} have in common?",
     "Which came first, {subject} or {other}?",
 )
+_LANGUAGES = ("French", "German", "Spanish", "Italian", "Polish", "Japanese", "Arabic", "Hindi", "Portuguese")
 _NAME = re.compile(r"[A-Z][\w&-]*(?: (?:of |& )?[A-Z0-9][\w&-]*)*")
 _NUMBER = re.compile(r"\w*\d\w*")
-_LANGUAGES = ("French", "German", "Spanish", "Italian", "Polish", "Japanese", "Arabic", "Hindi", "Portuguese")
 
 
 def same(query: str, rng: random.Random) -> str:

@@ -95,7 +95,7 @@ def print_route(console: Console, route: Route) -> None:
     console.print(Text(route.reason))
     if not route.candidates:
         return
-    table = _table("edit", "nearest key", "answer", "cosine", "score", "")
+    table = _table("edit", "key", "answer", "cosine", "score", "")
     answering = {edit.id for edit in route.edits}
     for candidate in route.candidates:
         edit = candidate.edit

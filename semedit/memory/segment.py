@@ -111,6 +111,10 @@ class Segment:
         owners: Numbers = np.searchsorted(self.keys, keys.astype(self.keys.dtype), side="right") - 1
         return owners
 
+    def keys_of(self, place: int) -> Vectors:
+        """`(keys, dim)` of the edit at a place, as the index stores them."""
+        return self.index.vectors(np.arange(self.keys[place], self.keys[place + 1]))
+
     def negatives_of(self, place: int) -> Vectors:
         """`(negatives, dim)` of the edit at a place."""
         return self.negatives[self.negative_ends[place] : self.negative_ends[place + 1]]

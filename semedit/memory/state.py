@@ -198,10 +198,13 @@ def _firsts(cosines: Sequence[float], owners: Sequence[int], keys: Sequence[int]
 
 def _candidate(segment: Segment, place: int, key: int, cosine: float, vector: Vectors) -> Candidate:
     edit = segment.edit(place)
+    to_keys = map(float, segment.keys_of(place) @ vector) if len(edit.keys) > 1 else [cosine]
     to_negatives = map(float, segment.negatives_of(place) @ vector)
+    nearest = edit.keys[key - int(segment.keys[place])]
     return Candidate(
         edit=edit,
-        key=edit.keys[key - int(segment.keys[place])],
+        key=nearest,
         similarity=cosine,
+        others=tuple((text, near) for text, near in zip(edit.keys, to_keys, strict=True) if text != nearest),
         negatives=tuple(zip(edit.negatives, to_negatives, strict=True)),
     )

@@ -14,8 +14,8 @@ def judge(
 ) -> list[list[Candidate]]:
     """The candidates of each query with scores and vetoes, best first; all are judged in one call.
 
-    Best is the highest score, the newer edit among equals; what lies below the floor is not judged and comes last, by
-    similarity.
+    An edit's score is the highest over its keys that lie above the floor. Best is the highest score, the newer edit
+    among equals; an edit that lies below the floor is not judged and comes last, by similarity.
 
     Args:
         scope: the classifier.
@@ -26,8 +26,8 @@ def judge(
     for query, candidates in zip(queries, found, strict=True):
         for candidate in candidates:
             if candidate.similarity >= scope.floor:
-                pairs.append(Pair(query, candidate.key, candidate.similarity))
-                pairs += [Pair(query, text, similarity) for text, similarity in candidate.negatives]
+                texts = [*_keys(candidate, scope.floor), *candidate.negatives]
+                pairs += [Pair(query, text, similarity) for text, similarity in texts]
     scores = iter(scope.score(pairs) if pairs else [])
     judged: list[list[Candidate]] = []
     for candidates in found:
@@ -36,13 +36,20 @@ def judge(
             if candidate.similarity < scope.floor:
                 row.append(candidate)
                 continue
-            score = next(scores)
+            claims = [(next(scores), *key) for key in _keys(candidate, scope.floor)]
+            score, key, similarity = max(claims, key=lambda claim: claim[0])
             vetoes = [(next(scores), text) for text, _ in candidate.negatives]
             # a negative keeps the edit from a query that is as near to it as to the edit
             nearest, text = max(vetoes, default=(-1.0, ""))
-            row.append(replace(candidate, score=score, vetoed_by=text if nearest >= score else None))
+            vetoed_by = text if nearest >= score else None
+            row.append(replace(candidate, key=key, similarity=similarity, score=score, vetoed_by=vetoed_by))
         judged.append(sorted(row, key=_rank, reverse=True))
     return judged
+
+
+def _keys(candidate: Candidate, floor: float) -> list[tuple[str, float]]:
+    """The keys that are judged: the nearest, and the others above the floor."""
+    return [(candidate.key, candidate.similarity), *(other for other in candidate.others if other[1] >= floor)]
 
 
 def _rank(candidate: Candidate) -> tuple[bool, float, int]:
