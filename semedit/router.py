@@ -227,7 +227,7 @@ class Router:
         return routes
 
     def _same_fact(self, contests: Sequence[tuple[Candidate, Candidate]]) -> list[bool]:
-        """Of each two edits, whether one's prompt is in the scope of the other's.
+        """Of each two edits, whether their prompts are in each other's scope, by the mean of both log-odds.
 
         By the classifier's own threshold: a calibration weighs traffic, and says nothing of two edits.
         """
@@ -240,8 +240,9 @@ class Router:
             for (one, other), cosine in zip(prompts, similarities, strict=True)
             for pair in (Pair(one, other, cosine), Pair(other, one, cosine))
         ]
-        scores = self.scope.score(pairs)
-        return [max(both) >= self.scope.threshold for both in zip(scores[::2], scores[1::2], strict=True)]
+        log_odds = [_log_odds(score) for score in self.scope.score(pairs)]
+        least = _log_odds(self.scope.threshold)
+        return [(one + other) / 2 >= least for one, other in zip(log_odds[::2], log_odds[1::2], strict=True)]
 
     def _route(
         self,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import tempfile
 import time
 import traceback
 from collections.abc import Sequence
@@ -26,30 +25,29 @@ def small_sizes() -> None:
     merging.SMALL, snapshot.FAR, view._PORTION = 16, 40, 64
 
 
-def write(location: str, seed: int, answer: Connection) -> None:
+def write(location: str, folder: Path, seed: int, answer: Connection) -> None:
     """Changes a memory at random without end; says of each change what it was, once it is acknowledged.
 
     Answers with the revisions of each change, or with what went wrong. That others were faster, or that the server is
-    away, is none of it.
+    away, is none of it. What it imports lies in the folder, which outlives it.
     """
     small_sizes()
     chance = random.Random(seed)
     memory = None
-    with tempfile.TemporaryDirectory() as folder:
-        for number in range(10**9):
-            try:
-                memory = memory or EditMemory(location, RandomEncoder())
-                answer.send(change(memory, chance, f"{seed} {number}", Path(folder)))
-            except StoreUnreachableError:
-                time.sleep(0.005)
-            except (EditNotFoundError, EditRetiredError, NothingToUndoError):
-                pass
-            except BaseException:
-                answer.send(traceback.format_exc())
-                return
+    for number in range(10**9):
+        try:
+            memory = memory or EditMemory(location, RandomEncoder())
+            answer.send(change(memory, chance, f"{seed} {number}", folder / f"{seed}.jsonl"))
+        except StoreUnreachableError:
+            time.sleep(0.005)
+        except (EditNotFoundError, EditRetiredError, NothingToUndoError):
+            pass
+        except BaseException:
+            answer.send(traceback.format_exc())
+            return
 
 
-def change(memory: EditMemory, chance: random.Random, name: str, folder: Path) -> Sequence[Edit]:
+def change(memory: EditMemory, chance: random.Random, name: str, lines: Path) -> Sequence[Edit]:
     """Makes a change. Its author is what was done, and of how many edits where that is for the writer to say."""
     [kind] = chance.choices(list(KINDS), list(KINDS.values()))
     if kind in ("add", "bulk", "import"):
@@ -57,7 +55,6 @@ def change(memory: EditMemory, chance: random.Random, name: str, folder: Path) -
         author = f"{kind} {count}"
         edits = [new_edit(chance, f"{name} {i}", author) for i in range(count)]
         if kind == "import":
-            lines = folder / "edits.jsonl"
             lines.write_text("".join(json.dumps(line(one)) + "\n" for one in edits))
             return memory.import_(lines, author=author)
         return memory.add_many(edits)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -53,10 +54,11 @@ class Writers:
         killed: how many processes, by what they were.
     """
 
-    def __init__(self, location: str, chance: random.Random, killed: Counter[str]) -> None:
+    def __init__(self, location: str, folder: Path, chance: random.Random, killed: Counter[str]) -> None:
         self.acknowledged: dict[int, Edit] = {}
         self.killed = killed
         self._location = location
+        self._folder = folder
         self._chance = chance
         self._running: dict[Connection, BaseProcess] = {}
 
@@ -65,7 +67,7 @@ class Writers:
 
     def start(self) -> None:
         answer, answering = CONTEXT.Pipe(duplex=False)
-        process = started(write, self._location, self._chance.randrange(10**6), answering)
+        process = started(write, self._location, self._folder, self._chance.randrange(10**6), answering)
         answering.close()
         self._running[answer] = process
 
@@ -147,28 +149,29 @@ def crash(
         kill_more: may kill something else in place of a writer, and then says what.
         recover: waits until the store can be opened.
     """
-    writers = Writers(location, chance, killed)
     revisions = 0
     unfinished: set[Path] = set()
-    try:
-        for kill in range(1, kills + 1):
-            while len(writers) < WRITERS:
-                writers.start()
-            writers.hear(chance.uniform(0.01, LONGEST))
-            if (what := kill_more()) is not None:
-                killed[what] += 1
-                writers.hear(0.02)
-            else:
-                writers.kill()
-            unfinished |= set(Path(f"{location}.index").glob("*.new"))
-            if kill % KILLS_OF_A_CHECK == 0 or kill == kills:
-                while len(writers):
+    with tempfile.TemporaryDirectory() as folder:
+        writers = Writers(location, Path(folder), chance, killed)
+        try:
+            for kill in range(1, kills + 1):
+                while len(writers) < WRITERS:
+                    writers.start()
+                writers.hear(chance.uniform(0.01, LONGEST))
+                if (what := kill_more()) is not None:
+                    killed[what] += 1
+                    writers.hear(0.02)
+                else:
                     writers.kill()
-                recover()
-                revisions = check(location, writers.acknowledged)
-    finally:
-        while len(writers):
-            writers.kill()
+                unfinished |= set(Path(f"{location}.index").glob("*.new"))
+                if kill % KILLS_OF_A_CHECK == 0 or kill == kills:
+                    while len(writers):
+                        writers.kill()
+                    recover()
+                    revisions = check(location, writers.acknowledged)
+        finally:
+            while len(writers):
+                writers.kill()
     if unfinished:
         killed["(of these while writing a snapshot)"] += len(unfinished)
     return revisions, len(writers.acknowledged)

@@ -159,7 +159,8 @@ def rivals(memory):
 
     def scope(old: float, new: float, of_each_other: float = 0.0) -> TableScope:
         old_prompt, new_prompt = edits[0].prompt, edits[1].prompt
-        table = {(QUERY, old_prompt): old, (QUERY, new_prompt): new, (new_prompt, old_prompt): of_each_other}
+        table = {(QUERY, old_prompt): old, (QUERY, new_prompt): new}
+        table |= {(old_prompt, new_prompt): of_each_other, (new_prompt, old_prompt): of_each_other}
         return TableScope(table, threshold=0.5)
 
     return *edits, scope
@@ -196,14 +197,15 @@ def test_the_newest_of_a_fact_answers_though_it_says_again_what_an_older_one_sai
     assert [edit.id for edit in route.edits] == [middle.id]
 
 
-def test_one_prompt_in_the_scope_of_the_other_is_enough_either_way_round(memory, rivals):
+def test_whether_two_prompts_state_one_fact_is_judged_both_ways_round(memory, rivals):
     old, new, scope = rivals
-    either = scope(0.9, 0.8)
-    either.table[old.prompt, new.prompt] = 0.5
-    [route] = Router(memory, either).route([QUERY])
-    assert [edit.id for edit in route.edits] == [new.id]
-    either.table[old.prompt, new.prompt] = 0.49
-    assert Router(memory, either).route([QUERY])[0].ambiguous
+    both = scope(0.9, 0.8)
+    # log-odds of 0.8 and 0.2 are as far from those of the threshold, 0.5
+    for one, other, expected in ((0.8, 0.21, True), (0.21, 0.8, True), (0.8, 0.19, False), (0.19, 0.8, False)):
+        both.table[old.prompt, new.prompt], both.table[new.prompt, old.prompt] = one, other
+        [route] = Router(memory, both).route([QUERY])
+        assert [edit.id for edit in route.edits] == ([new.id] if expected else [])
+        assert route.ambiguous is not expected
 
 
 def test_of_different_facts_with_close_scores_the_query_is_ambiguous(memory, rivals):
@@ -287,7 +289,7 @@ def test_the_rivals_of_all_queries_are_judged_in_one_more_call(memory):
         ("bolt", prompts[2]): 0.9,
         ("bolt", prompts[3]): 0.9,
     }
-    table[prompts[2], prompts[3]] = 0.7
+    table |= {(prompts[2], prompts[3]): 0.7, (prompts[3], prompts[2]): 0.7}
     scope = TableScope(table)
     routes = Router(memory, scope).route(["acme", "nothing", "bolt"])
     assert [[edit.id for edit in route.edits] for route in routes] == [[], [], [edits[3].id]]
@@ -301,7 +303,8 @@ def test_the_rivals_of_all_queries_are_judged_in_one_more_call(memory):
 def test_the_same_fact_is_left_out_of_what_is_ambiguous(memory):
     edits = [memory.add(prompt, prompt[-4:]) for prompt in ("who runs acme1", "who leads acme2", "where is acme3")]
     table = {(QUERY, edit.prompt): 0.9 for edit in edits}
-    table[edits[0].prompt, edits[1].prompt] = 0.6
+    for one, other in ((0, 1), (1, 0)):
+        table[edits[one].prompt, edits[other].prompt] = 0.6
     table[QUERY, edits[0].prompt] = 0.95
     [route] = Router(memory, TableScope(table), "all").route([QUERY])
     assert [edit.id for edit in route.edits] == [edits[1].id, edits[2].id]
