@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from semedit.evaluation.metrics import Mean, Rate
 from semedit.evaluation.page import worst, write_page
@@ -366,6 +367,22 @@ def test_every_plot_is_written_the_same_each_time(
             assert "$other$_</text>" in (hostile.parent / file.name).read_text(encoding="utf-8")
         else:
             assert content.startswith(b"\x89PNG")
+
+
+def test_a_plot_stays_whole_while_it_is_drawn_anew(
+    with_cases: Evaluation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = draw(with_cases, tmp_path)
+    before = [file.read_bytes() for file in files]
+
+    def breaks_off(figure: Figure, path: Path, **look: object) -> None:
+        path.write_bytes(b"half")
+        raise OSError("no space left")
+
+    monkeypatch.setattr(Figure, "savefig", breaks_off)
+    with pytest.raises(OSError, match="no space"):
+        draw(with_cases, tmp_path)
+    assert [file.read_bytes() for file in files] == before
 
 
 def test_only_what_there_is_is_drawn(two_methods: Evaluation, tmp_path: Path) -> None:

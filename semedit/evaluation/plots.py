@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -271,7 +272,13 @@ def _duration(seconds: float) -> str:
 
 
 def _save(figure: Figure, path: Path) -> list[Path]:
-    files = [path.with_suffix(".png"), path.with_suffix(".svg")]
-    figure.savefig(files[0], dpi=160, metadata={"Software": None})
-    figure.savefig(files[1], metadata={"Creator": None, "Date": None, "Format": None, "Type": None})
-    return files
+    """Writes a PNG and an SVG, each wholly or not at all: another method may be drawn, and read, beside this one."""
+    looks: dict[str, dict[str, Any]] = {
+        ".png": {"dpi": 160, "metadata": {"Software": None}},
+        ".svg": {"metadata": {"Creator": None, "Date": None, "Format": None, "Type": None}},
+    }
+    for suffix, look in looks.items():
+        unfinished = path.with_suffix(f".{os.getpid()}{suffix}")
+        figure.savefig(unfinished, **look)
+        os.replace(unfinished, path.with_suffix(suffix))
+    return [path.with_suffix(suffix) for suffix in looks]
