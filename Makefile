@@ -5,7 +5,8 @@ BIN := $(VENV)/bin
 KEEP_OUT = --leave-out $(DATA)/dev/ZsRE-test-all.json $(DATA)/dev/zsre_mend_edit.json \
 	--unseen $(DATA)/dev/counterfact-edit-first5000.json
 TRAIN_SCOPE = $(BIN)/accelerate launch --num_cpu_threads_per_process $$(nproc) training/scope_classifier.py \
-	$(KEEP_OUT) --seed $(or $(SEED),0) --data $(DATA)/train
+	$(KEEP_OUT) --data $(DATA)/train
+SEEDS ?= 0 1
 
 .PHONY: demo test check figures bench crashes scale scope answers grace learning classifier retriever evaluation clean
 
@@ -38,9 +39,13 @@ grace: $(VENV)/ready  ## GRACE as published and repaired, in free generation; DA
 learning: $(VENV)/ready  ## how much faster a value is learned than through the full model, as a ratio in one run
 	$(BIN)/python benchmarks/learning.py
 
-classifier: $(VENV)/ready  ## trains the scope classifier that ships, in its two stages; DATA=folder with train/ and dev/, SEED=0
-	$(TRAIN_SCOPE) configs/scope_classifier.yaml --output out/broad
-	$(TRAIN_SCOPE) configs/scope_classifier_hard.yaml --output out/scope --start out/broad
+classifier: $(VENV)/ready  ## trains the scope classifier that ships: twice, in two stages; DATA=folder with train/ and dev/, SEEDS="0 1"
+	for seed in $(SEEDS); do \
+		$(TRAIN_SCOPE) configs/scope_classifier.yaml --seed $$seed --output out/broad-$$seed && \
+		$(TRAIN_SCOPE) configs/scope_classifier_hard.yaml --seed $$seed --output out/scope-$$seed \
+			--start out/broad-$$seed || exit 1; \
+	done
+	$(TRAIN_SCOPE) configs/scope_classifier_hard.yaml --average $(addprefix out/scope-,$(SEEDS)) --output out/scope
 
 retriever: $(VENV)/ready  ## compares retrievers; DATA=folder with train/ and dev/
 	$(BIN)/accelerate launch training/retriever.py configs/retriever.yaml --data $(DATA)/train --output out/retriever \

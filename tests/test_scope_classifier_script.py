@@ -111,6 +111,11 @@ def test_the_scope_classifier_trains_resumes_and_is_taken(tmp_path):
     assert not torch.equal(first.model.classifier.weight, second.model.classifier.weight)
     assert second.model.dtype == torch.float16
 
+    train(tmp_path, config, *own_files, "--average", str(out), str(out), "--output", str(tmp_path / "soup"))
+    assert json.loads((tmp_path / "soup" / "held_out.json").read_text())["right"].keys() == figures["right"].keys()
+    of_one, of_two = (CrossEncoder(str(folder)).model.state_dict() for folder in (out, tmp_path / "soup"))
+    assert all(torch.equal(of_two[name], weight) for name, weight in of_one.items() if "embeddings" in name)
+
     scope = CrossEncoderScope(str(out))
     assert scope.floor == config["floor"]
     [near, far] = scope.score([Pair("Where is Place A?", "Where is Place A?", 1.0), Pair("No.", "Where is B?", 0.5)])

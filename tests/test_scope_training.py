@@ -28,7 +28,7 @@ from pairs_in_scope import IN_SCOPE
 from properties import Properties
 from relations import NEAR_MISSES, read_relations
 from scenes import Scene, read_scenes
-from scope_classifier import HeldOut, LengthBatches, average, finish, head_of, temperature_of, threshold_of
+from scope_classifier import HeldOut, LengthBatches, average, finish, head_of, soup, temperature_of, threshold_of
 from scope_reliability import calibration_error, reliability
 from sources import is_held_out
 
@@ -320,17 +320,35 @@ def test_another_property_is_plainly_another_and_often_a_near_one(material):
     assert len({one.key for one in others}) > 100
 
 
-def test_weights_that_ship_lie_between_those_of_the_start_and_the_trained_ones(tmp_path):
+@pytest.fixture
+def saved_classifier(tmp_path) -> str:
     (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nrain\n")
     BertTokenizerFast(str(tmp_path / "vocab.txt")).save_pretrained(tmp_path)
     save_tiny_cross_encoder(tmp_path, vocabulary=6)
-    start, trained, moved = (CrossEncoder(str(tmp_path), num_labels=1, device="cpu").float() for _ in range(3))
+    return str(tmp_path)
+
+
+def moved_by(saved: str, distance: float) -> CrossEncoder:
+    model = CrossEncoder(saved, num_labels=1, device="cpu").float()
     with torch.no_grad():
-        for model in (trained, moved):
-            for weight in model.model.parameters():
-                weight += 2
-    average(moved, str(tmp_path), 0.25)
-    before, after = start.model.state_dict(), moved.model.state_dict()
-    assert not torch.equal(trained.model.classifier.weight, start.model.classifier.weight)
-    for name, weight in before.items():
-        torch.testing.assert_close(after[name], weight + 0.5)
+        for weight in model.model.parameters():
+            weight += distance
+    return model
+
+
+def test_weights_that_ship_lie_between_those_of_the_start_and_the_trained_ones(saved_classifier):
+    start, moved = moved_by(saved_classifier, 0), moved_by(saved_classifier, 2)
+    before = start.model.state_dict()
+    assert not torch.equal(moved.model.classifier.weight, start.model.classifier.weight)
+    average(moved, saved_classifier, 0.25)
+    for name, weight in moved.model.state_dict().items():
+        torch.testing.assert_close(weight, before[name] + 0.5)
+
+
+def test_a_soup_is_the_mean_of_its_parts(saved_classifier, tmp_path):
+    parts = [tmp_path / str(distance) for distance in (0, 3, 9)]
+    for part in parts:
+        moved_by(saved_classifier, float(part.name)).save_pretrained(str(part))
+    before = moved_by(saved_classifier, 0).model.state_dict()
+    for name, weight in soup(parts).model.state_dict().items():
+        torch.testing.assert_close(weight, before[name] + 4)

@@ -4,8 +4,9 @@ r"""Trains the scope classifier: a cross-encoder that reads an edit and a query 
     accelerate launch training/scope_classifier.py configs/scope_classifier_hard.yaml --data DATA/train \
         --output out/scope --start out/broad
 
-are the two stages of the one that ships (`make classifier`): all kinds of pairs, and then more of the hard ones. Each
-continues from the last checkpoint in --output where there is one. With your own edits and queries,
+are two stages: all kinds of pairs, and then more of the hard ones. Each continues from the last checkpoint in --output
+where there is one. The classifier that ships (`make classifier`) is the average of two that were trained so, with
+`--seed 0` and `--seed 1`, by `--average out/scope-0 out/scope-1`. With your own edits and queries,
 
     accelerate launch training/scope_classifier.py configs/scope_classifier_hard.yaml --data DATA/train \
         --output out/own --start semedit/models/scope --edits edits.jsonl --traffic queries.txt
@@ -135,10 +136,29 @@ def average(model: CrossEncoder, start: str, share: float) -> None:
 
     What lies between keeps more of what the start could do (WiSE-FT, Wortsman et al. 2022, equation 1).
     """
-    before = CrossEncoder(start, num_labels=1, device=str(model.device)).float().model.state_dict()
+    before = weights_of(start, model.device)
     with torch.no_grad():
         for name, weight in model.model.state_dict().items():
             weight.lerp_(before[name], 1 - share)
+
+
+def soup(folders: Sequence[Path]) -> CrossEncoder:
+    """A classifier whose weights are the mean of those of several, trained alike with other seeds.
+
+    It errs less than any of them, and costs what one costs (uniform soup, Wortsman et al. 2022, "Model soups").
+    """
+    model = CrossEncoder(str(folders[0]), num_labels=1, device="cpu").float()
+    with torch.no_grad():
+        for count, folder in enumerate(folders[1:], 2):
+            others = weights_of(str(folder), model.device)
+            for name, weight in model.model.state_dict().items():
+                weight.lerp_(others[name], 1 / count)
+    return model
+
+
+def weights_of(name: str, device: torch.device) -> dict[str, torch.Tensor]:
+    """The weights of a classifier, in full precision."""
+    return CrossEncoder(name, num_labels=1, device=str(device)).float().model.state_dict()
 
 
 def head_of(model: CrossEncoder) -> nn.Linear:
@@ -177,6 +197,13 @@ def finish(model: CrossEncoder, head: nn.Linear, held_out: HeldOut, config: dict
         ),
         "right": {kind: [sum(hits), len(hits)] for kind, hits in sorted(by_kind.items())},
     }
+
+
+def keep(model: CrossEncoder, figures: dict[str, Any], output: Path) -> None:
+    """Writes the classifier, in half precision, and `held_out.json` beside it."""
+    model.model.to(torch.float16)
+    model.save_pretrained(str(output), create_model_card=False)
+    (output / "held_out.json").write_text(json.dumps(figures, indent=2) + "\n")
 
 
 def as_dataset(pairs: Sequence[ScopePair]) -> Dataset:
@@ -224,15 +251,27 @@ def main() -> None:
     parser.add_argument("--traffic", type=Path, help="queries that no edit is to answer, one a line")
     parser.add_argument("--start", help="name or path of the model to start from (default: all-MiniLM-L6-v2)")
     parser.add_argument("--seed", type=int, default=0, help="of the pairs and of the training (default: 0)")
+    parser.add_argument(
+        "--average",
+        type=Path,
+        nargs="+",
+        metavar="FOLDER",
+        help="train nothing: average the weights of classifiers that were trained with other seeds, scale their "
+        "probabilities and choose their threshold",
+    )
     options = parser.parse_args()
     config = yaml.safe_load(options.config.read_text())
-    if config["trained_share"] < 1 and not options.start:
+    if config["trained_share"] < 1 and not (options.start or options.average):
         parser.error(
             f"with trained_share {config['trained_share']} the weights lie between those trained and those of a "
             f"classifier to start from: name one with --start, or make trained_share 1 in {options.config}"
         )
 
     pairs, held_out = read_pairs(options, config)
+    if options.average:
+        model = soup(options.average)
+        keep(model, finish(model, head_of(model), held_out, config), options.output)
+        return
     trained_on = count_kinds(pairs, config["pairs"])
     arguments = CrossEncoderTrainingArguments(
         output_dir=str(options.output),
@@ -267,10 +306,7 @@ def main() -> None:
         trained = trainer.accelerator.unwrap_model(trainer.model).eval()
         if config["trained_share"] < 1:
             average(trained, start, config["trained_share"])
-        figures = {"trained_on": trained_on} | finish(trained, head, held_out, config)
-        trained.model.to(torch.float16)
-        trained.save_pretrained(str(options.output), create_model_card=False)
-        (options.output / "held_out.json").write_text(json.dumps(figures, indent=2) + "\n")
+        keep(trained, {"trained_on": trained_on} | finish(trained, head, held_out, config), options.output)
         write_log(trainer)
 
 
