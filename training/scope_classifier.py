@@ -145,7 +145,7 @@ def average(model: CrossEncoder, start: str, share: float) -> None:
 def soup(folders: Sequence[Path]) -> CrossEncoder:
     """A classifier whose weights are the mean of those of several, trained alike with other seeds.
 
-    It errs less than any of them, and costs what one costs (uniform soup, Wortsman et al. 2022, "Model soups").
+    It may err less than any of them, and costs what one costs (uniform soup, Wortsman et al. 2022, "Model soups").
     """
     model = CrossEncoder(str(folders[0]), num_labels=1, device="cpu").float()
     with torch.no_grad():
